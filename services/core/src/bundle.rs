@@ -1,0 +1,172 @@
+//! A container's bundle directory: what the runtime service and the shim agree on beyond the OCI bundle itself.
+//!
+//! The runtime service makes the directory and fills it before it starts the shim; the shim alone writes
+//! [`EXIT`], [`SHIM_PID`], [`INIT_PID`] and [`SPANS`]. The directory lives on the state file system and is gone after
+//! a reboot, as the processes are. A bundle without [`OPTIONS`] comes from another runtime service (containerd): the
+//! shim then does exactly what shim v2 says, with the standard streams named in its requests.
+//!
+//! Sockets in the directory are reached by a path relative to it or through `/proc/self/fd/N/`, because a socket's
+//! address holds 107 bytes and a bundle's path may be longer.
+
+use std::{fs, io, path::Path};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// The OCI runtime configuration.
+pub const CONFIG: &str = "config.json";
+/// [`Options`], as JSON.
+pub const OPTIONS: &str = "berth.json";
+/// Where the shim mounts the root file system, in its own mount namespace.
+pub const ROOTFS: &str = "rootfs";
+/// ttrpc socket of the shim: the runtime service listens on it before the shim starts and hands it over as
+/// descriptor [`SHIM_SOCKET_FD`].
+pub const SHIM_SOCKET: &str = "shim.sock";
+/// Where clients attach; see [`crate::stream`].
+pub const ATTACH_SOCKET: &str = "attach.sock";
+/// Pid of the shim, as decimal text, written before it serves.
+pub const SHIM_PID: &str = "shim.pid";
+/// Pid of the container's first process, as decimal text.
+pub const INIT_PID: &str = "init.pid";
+/// [`ExitRecord`] of the first process, as JSON; appears whole, by a rename, before anybody is told.
+pub const EXIT: &str = "exit.json";
+/// What the shim prints: nothing where all is well.
+pub const SHIM_LOG: &str = "shim.log";
+/// One [`Span`] a line, where [`Options::traced`].
+pub const SPANS: &str = "spans.jsonl";
+
+/// The descriptor on which a shim started with the argument `serve` finds its listening ttrpc socket.
+pub const SHIM_SOCKET_FD: i32 = 3;
+
+/// How the shim treats this container, beyond the OCI configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// Where output goes. Clients attach whatever this says.
+    pub log: Log,
+    /// Standard input stays open for clients to attach to; else it is `/dev/null`.
+    pub open_stdin: bool,
+    /// Standard input closes when the first client that attached to it closes it or goes away.
+    pub stdin_once: bool,
+    /// An OCI runtime binary to make the container with (`/usr/bin/runc`); `None` for the shim's own.
+    pub oci_runtime: Option<String>,
+    /// Directory for compiled seccomp programs, shared by all shims of the node.
+    pub seccomp_cache: Option<String>,
+    /// Spans are written to [`SPANS`].
+    pub traced: bool,
+}
+
+/// Where a container's output goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "driver", rename_all = "kebab-case")]
+pub enum Log {
+    /// Nowhere.
+    #[default]
+    None,
+    /// Docker's json-file: one [`LogLine`] a line.
+    JsonFile {
+        /// The file; its directory exists.
+        path: String,
+        /// Bytes after which a new file is begun, 0 for never.
+        #[serde(default)]
+        max_size: u64,
+        /// How many files are kept, the current one included; at least 1.
+        #[serde(default)]
+        max_file: u32,
+    },
+}
+
+/// A line of a json-file log, as Docker writes it. A line of output longer than 16 KiB is split; only its last part
+/// ends in a line feed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine<'a> {
+    /// The text with its line feed. Bytes that are no UTF-8 became U+FFFD.
+    #[serde(borrow)]
+    pub log: std::borrow::Cow<'a, str>,
+    /// `stdout` or `stderr`.
+    #[serde(borrow)]
+    pub stream: std::borrow::Cow<'a, str>,
+    /// RFC 3339 with nanoseconds, UTC.
+    #[serde(borrow)]
+    pub time: std::borrow::Cow<'a, str>,
+}
+
+/// How a container's first process ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitRecord {
+    /// Its pid in the host's namespace.
+    pub pid: u32,
+    /// 0–255; 128 + n after signal n.
+    pub exit_code: u32,
+    /// Nanoseconds since 1970.
+    pub exited_at_ns: u64,
+    /// The kernel's OOM killer struck in its cgroup.
+    pub oom_killed: bool,
+}
+
+/// A finished span, for the runtime service to export: the shim is too small to speak OTLP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// What was done.
+    pub name: String,
+    /// 32 hex digits.
+    pub trace_id: String,
+    /// 16 hex digits.
+    pub span_id: String,
+    /// 16 hex digits: the caller's span.
+    pub parent_span_id: String,
+    /// Nanoseconds since 1970.
+    pub start_ns: u64,
+    /// Nanoseconds since 1970.
+    pub end_ns: u64,
+}
+
+/// Reads a JSON file of the bundle; `None` where it is not there.
+///
+/// # Errors
+/// The file cannot be read or is not the JSON it should be; the message names it.
+pub fn read<T: DeserializeOwned>(bundle: &Path, name: &str) -> io::Result<Option<T>> {
+    let path = bundle.join(name);
+    let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+    match fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| named(e.into())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(named(e)),
+    }
+}
+
+/// Writes a JSON file of the bundle so that it is there whole or not at all. It is not synced: after a power cut the
+/// bundle's processes are gone as well.
+///
+/// # Errors
+/// The file cannot be written; the message names it.
+pub fn write<T: Serialize>(bundle: &Path, name: &str, value: &T) -> io::Result<()> {
+    let path = bundle.join(name);
+    let new = bundle.join(format!("{name}.new"));
+    let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+    fs::write(&new, serde_json::to_vec(value).map_err(io::Error::from).map_err(named)?).map_err(named)?;
+    fs::rename(&new, &path).map_err(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_there_whole_or_not_at_all() {
+        let bundle = tempfile::tempdir().unwrap();
+        assert_eq!(read::<ExitRecord>(bundle.path(), EXIT).unwrap(), None);
+        let record = ExitRecord { pid: 7, exit_code: 137, exited_at_ns: 1, oom_killed: true };
+        write(bundle.path(), EXIT, &record).unwrap();
+        assert_eq!(read(bundle.path(), EXIT).unwrap(), Some(record));
+        fs::write(bundle.path().join(EXIT), "{").unwrap();
+        assert!(read::<ExitRecord>(bundle.path(), EXIT).unwrap_err().to_string().contains("exit.json"));
+    }
+
+    #[test]
+    fn options_have_defaults_and_refuse_what_they_do_not_know() {
+        assert_eq!(serde_json::from_str::<Options>("{}").unwrap(), Options::default());
+        assert!(serde_json::from_str::<Options>(r#"{"lgo":1}"#).is_err());
+        let log: Log = serde_json::from_str(r#"{"driver":"json-file","path":"/x"}"#).unwrap();
+        assert_eq!(log, Log::JsonFile { path: "/x".into(), max_size: 0, max_file: 0 });
+    }
+}

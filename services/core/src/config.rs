@@ -1,0 +1,205 @@
+//! The configuration file: one TOML file for the node, with a section a service. Every key has a working default; a
+//! key that nobody knows is an error, because a misspelt one would be silently without effect.
+//!
+//! Here are the keys that all services share. A service's own section (`[image]`, …) is a type of that service, which
+//! it reads with [`Node::section`].
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// Where the file is looked for when none is named; it need not exist.
+pub const DEFAULT_PATH: &str = "/etc/berth/config.toml";
+/// The services, by the names of their sections and subcommands.
+pub const SERVICES: [&str; 4] = ["image", "snapshotter", "runtime", "registry-proxy"];
+
+/// The keys that all services share.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Node {
+    /// What must outlive a reboot: images, layers, containers. Each service has a directory of its own name in it.
+    pub root: PathBuf,
+    /// What is of this boot: sockets, bundles. Each service has a directory of its own name in it.
+    pub state: PathBuf,
+    /// Members of this group may use the sockets, besides root. A group that does not exist means root alone.
+    pub group: String,
+    /// What is logged to standard error: a level or a filter (`info`, `berth_image=debug,info`).
+    pub log: String,
+    /// Telemetry.
+    pub telemetry: Telemetry,
+    /// The services' sections, not yet read.
+    #[serde(flatten)]
+    sections: toml::Table,
+    /// Where this came from, for messages.
+    #[serde(skip)]
+    file: Option<PathBuf>,
+}
+
+/// `[telemetry]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Telemetry {
+    /// Where spans go, over OTLP/gRPC (`http://127.0.0.1:4317`); nowhere where unset.
+    pub otlp_endpoint: Option<String>,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self {
+            root: "/var/lib/berth".into(),
+            state: "/run/berth".into(),
+            group: "berth".into(),
+            log: "info".into(),
+            telemetry: Telemetry::default(),
+            sections: toml::Table::new(),
+            file: None,
+        }
+    }
+}
+
+/// Why the configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is not TOML, or a value has the wrong type.
+    #[error("the configuration {path} is wrong: {source}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// A key at the top that is neither a shared key nor a service.
+    #[error(
+        "the configuration {path} has {key:?}, which nothing reads; the keys are root, state, group, log and the sections \
+         [telemetry], [image], [snapshotter], [runtime], [registry-proxy]"
+    )]
+    Unknown {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+    },
+    /// A value that cannot be meant.
+    #[error("{key} = {value:?} in the configuration cannot be used: {why}")]
+    Value {
+        /// Where, as `section.key`.
+        key: String,
+        /// What it says.
+        value: String,
+        /// Why not.
+        why: String,
+    },
+}
+
+impl Node {
+    /// Reads `file`, or [`DEFAULT_PATH`] where none is named and that exists, or takes the defaults.
+    ///
+    /// # Errors
+    /// A named file that is not there, and everything in it that is wrong.
+    pub fn load(file: Option<&Path>) -> Result<Self, Error> {
+        let path = file.unwrap_or(Path::new(DEFAULT_PATH));
+        match fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text, path),
+            Err(source) if file.is_none() && source.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(source) => Err(Error::Read { path: path.into(), source }),
+        }
+    }
+
+    /// Reads the text of a configuration file; `path` is for messages.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, Error> {
+        let mut node: Self =
+            toml::from_str(text).map_err(|source| Error::Parse { path: path.into(), source: source.into() })?;
+        if let Some(key) = node.sections.keys().find(|key| !SERVICES.contains(&key.as_str())) {
+            return Err(Error::Unknown { path: path.into(), key: key.clone() });
+        }
+        node.file = Some(path.into());
+        Ok(node)
+    }
+
+    /// The file this was read from; `None` for the defaults.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// One service's section, or its defaults.
+    ///
+    /// # Errors
+    /// A value of the wrong type or, if `T` refuses unknown fields, a key that nothing reads.
+    pub fn section<T: DeserializeOwned + Default>(&self, service: &str) -> Result<T, Error> {
+        match self.sections.get(service) {
+            None => Ok(T::default()),
+            Some(section) => section.clone().try_into().map_err(|source: toml::de::Error| Error::Parse {
+                path: self.file.clone().unwrap_or_default(),
+                source: source.into(),
+            }),
+        }
+    }
+
+    /// The directory below `root` that belongs to a service.
+    pub fn root_of(&self, service: &str) -> PathBuf {
+        self.root.join(service)
+    }
+
+    /// The directory below `state` that belongs to a service.
+    pub fn state_of(&self, service: &str) -> PathBuf {
+        self.state.join(service)
+    }
+
+    /// Path of a service's socket. The registry-proxy's is `registry.sock`.
+    pub fn socket(&self, service: &str) -> PathBuf {
+        let name = if service == "registry-proxy" { "registry" } else { service };
+        self.state.join(format!("{name}.sock"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Default, PartialEq, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct Section {
+        driver: String,
+    }
+
+    fn parse(text: &str) -> Result<Node, Error> {
+        Node::parse(text, Path::new("test.toml"))
+    }
+
+    #[test]
+    fn an_empty_file_means_the_defaults() {
+        assert_eq!(parse("").unwrap().root, Node::default().root);
+        assert_eq!(parse("").unwrap().section::<Section>("snapshotter").unwrap(), Section::default());
+    }
+
+    #[test]
+    fn sections_belong_to_services() {
+        let node = parse("root = '/a'\n[snapshotter]\ndriver = 'vfs'").unwrap();
+        assert_eq!(node.root_of("image"), Path::new("/a/image"));
+        assert_eq!(node.section::<Section>("snapshotter").unwrap().driver, "vfs");
+    }
+
+    #[test]
+    fn misspelt_keys_are_named() {
+        for text in ["rot = '/a'", "[snapshoter]", "[telemetry]\notlp = 1"] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains("test.toml"), "{error}");
+        }
+        let error = parse("[snapshotter]\ndrivr = 'vfs'").unwrap().section::<Section>("snapshotter").unwrap_err();
+        assert!(error.to_string().contains("drivr"), "{error}");
+    }
+}
