@@ -149,6 +149,21 @@ impl Node {
         }
     }
 
+    /// Sets one key of a service's section, as the command line does.
+    ///
+    /// # Errors
+    /// The section is something else than a table.
+    pub fn set(&mut self, service: &str, key: &str, value: &str) -> Result<(), Error> {
+        let section = self.sections.entry(service).or_insert_with(|| toml::Table::new().into());
+        let table = section.as_table_mut().ok_or_else(|| Error::Value {
+            key: service.into(),
+            value: value.into(),
+            why: "it is not a section".into(),
+        })?;
+        table.insert(key.into(), value.into());
+        Ok(())
+    }
+
     /// The directory below `root` that belongs to a service.
     pub fn root_of(&self, service: &str) -> PathBuf {
         self.root.join(service)
