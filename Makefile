@@ -1,0 +1,52 @@
+# The two commands of the README are `make demo` and `make test`; everything here can be run again at any time.
+
+TARGET := $(shell uname -m)-unknown-linux-gnu
+# What a node needs, side by side: berthd looks for the shim beside itself.
+DIST := target/dist
+PREFIX ?= /usr/local
+CARGO := PATH="$$PATH:$$HOME/.cargo/bin" cargo
+
+.PHONY: demo build install test test-build fixtures lint bench clean-fixtures
+
+## demo: set everything up, run a first container, say what to type next
+demo: build
+	scripts/demo $(DIST)
+
+## build: the release binaries, in target/dist
+build:
+	scripts/setup build
+	$(CARGO) build --release --locked -p berthd -p berth-cli
+	RUSTFLAGS="-C target-feature=+crt-static" LIBSECCOMP_LINK_TYPE=static \
+	    $(CARGO) build --profile shim --locked -p berth-shim --target $(TARGET)
+	mkdir -p $(DIST)
+	install target/release/berthd target/release/berth target/$(TARGET)/shim/containerd-shim-berth-v2 $(DIST)
+
+## install: the release binaries and the systemd units, below PREFIX (as root)
+install: build
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/systemd/system
+	install $(DIST)/* $(DESTDIR)$(PREFIX)/bin
+	sed 's#@PREFIX@#$(PREFIX)#' deploy/systemd/berth.service >$(DESTDIR)/etc/systemd/system/berth.service
+
+## test: every test; installs what the tests work with
+test: test-build fixtures
+	$(CARGO) test --workspace --locked
+
+test-build:
+	scripts/setup test
+	$(CARGO) build --workspace --locked
+	$(CARGO) test --workspace --locked --no-run
+
+fixtures:
+	tests/fixtures/images target/fixtures
+
+## lint: formatting, lints, licences
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) deny --log-level error check bans licenses sources
+
+## bench: compare with the engines that are installed here
+bench: build
+	scripts/setup test
+	tests/fixtures/images target/fixtures busybox big
+	$(CARGO) run --release --locked -p berth-tests --bin bench -- $(DIST) target/fixtures

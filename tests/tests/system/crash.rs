@@ -1,0 +1,135 @@
+//! kill -9: containers go on, nothing that was answered is lost, nothing is left over.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use berth_tests::{Node, Setup};
+
+const SERVICES: [&str; 4] = ["image", "snapshotter", "runtime", "registry-proxy"];
+const CONTAINERS: usize = 20;
+
+/// Waits for a service that was killed to answer again; the CLI itself waits for a connection.
+fn answers(node: &Node) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while node.berth(&["ps", "-q"]).code != 0 {
+        assert!(Instant::now() < deadline, "the node answers again:\n{}", node.log());
+    }
+}
+
+fn start_twenty(node: &Node) {
+    let count = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done";
+    thread::scope(|scope| {
+        for n in 0..CONTAINERS {
+            scope.spawn(move || {
+                node.berth(&["run", "-d", "--name", &format!("c{n}"), "--network", "none", "busybox", "sh", "-c", count]).ok();
+            });
+        }
+    });
+}
+
+/// Every log counts from one without a gap.
+fn logs_have_no_gap(node: &Node) {
+    for n in 0..CONTAINERS {
+        let log = node.berth(&["logs", &format!("c{n}")]);
+        for (at, line) in log.ok().lines().enumerate() {
+            assert_eq!(line, (at + 1).to_string(), "container c{n}");
+        }
+        assert!(log.text().lines().count() > 1, "container c{n} prints");
+    }
+}
+
+#[test]
+fn containers_survive_every_service_and_all_at_once() {
+    let node = Node::with(Setup { registry: true, ..Setup::default() });
+    node.load("busybox");
+    start_twenty(&node);
+    let pids = |node: &Node| {
+        (0..CONTAINERS).map(|n| node.inspect(&format!("c{n}"), "{{.State.Pid}}")).collect::<Vec<_>>()
+    };
+    let before = pids(&node);
+    for round in SERVICES.iter().map(|s| vec![*s]).chain([SERVICES.to_vec()]) {
+        thread::scope(|scope| {
+            let creating = scope.spawn(|| node.berth(&["create", "--name", "half", "busybox", "true"]));
+            let pulling = scope.spawn(|| node.berth(&["pull", "-q", "redis:4-alpine"]));
+            for service in &round {
+                node.crash(service);
+            }
+            answers(&node);
+            creating.join().unwrap();
+            pulling.join().unwrap();
+        });
+        assert_eq!(pids(&node), before, "after killing {round:?}");
+        assert_eq!(node.berth(&["ps", "-q"]).ok().lines().count(), CONTAINERS);
+        // What was cut off can be done again.
+        node.berth(&["rm", "-f", "half"]);
+        node.berth(&["create", "--name", "half", "busybox", "true"]).ok();
+        node.berth(&["rm", "half"]).ok();
+        node.berth(&["pull", "-q", "redis:4-alpine"]).ok();
+        node.berth(&["rmi", "redis:4-alpine"]).ok();
+    }
+    logs_have_no_gap(&node);
+    node.finish();
+}
+
+#[test]
+fn the_supervisor_dies_and_comes_back() {
+    let node = Node::start();
+    node.berth(&["run", "-d", "--name", "c", "busybox", "sh", "-c", "read x"]).ok();
+    node.berth(&["run", "-d", "--name", "ends", "-i", "busybox", "sh", "-c", "read x; exit 42"]).ok();
+    let pid = node.inspect("c", "{{.State.Pid}}");
+    let ends: i32 = node.inspect("ends", "{{.State.Pid}}").parse().unwrap();
+    node.crash("all");
+    for service in SERVICES {
+        for pid in node.pids_of(service) {
+            // They end with their supervisor; a killed one cannot be waited for, its pidfd can.
+            wait_for_end(pid);
+        }
+    }
+    // One ends while nobody looks.
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(ends), nix::sys::signal::Signal::SIGKILL).unwrap();
+    wait_for_end(ends);
+    node.boot();
+    assert_eq!(node.inspect("c", "{{.State.Pid}} {{.State.Status}}"), format!("{pid} running"));
+    assert_eq!(node.berth(&["wait", "ends"]).ok(), "137");
+    assert_eq!(node.inspect("ends", "{{.State.Status}} {{.State.ExitCode}}"), "exited 137");
+    node.finish();
+}
+
+fn wait_for_end(pid: i32) {
+    use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+    // SAFETY: pidfd_open takes a number and flags and gives a new descriptor or an error.
+    let fd = unsafe { nix::libc::syscall(nix::libc::SYS_pidfd_open, pid, 0) };
+    if fd < 0 {
+        return;
+    }
+    // SAFETY: the kernel just gave this descriptor to us alone.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+    let mut poll = [nix::poll::PollFd::new(pidfd.as_fd(), nix::poll::PollFlags::POLLIN)];
+    assert_eq!(nix::poll::poll(&mut poll, nix::poll::PollTimeout::from(20_000u16)), Ok(1), "process {pid} ends");
+}
+
+#[test]
+fn an_interrupted_pull_leaves_nothing_visible_and_is_done_again() {
+    let node = Node::with(Setup { registry: true, ..Setup::default() });
+    let mut client = node.command(&["pull", "nginx"]).stdout(std::process::Stdio::null()).spawn().unwrap();
+    // Killed as soon as something of the pull is on disk.
+    let ingest = node.root().join("image/ingest");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while std::fs::read_dir(&ingest).map_or(0, |d| d.count()) == 0 && client.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < deadline, "the pull begins");
+    }
+    node.crash("image");
+    node.crash("snapshotter");
+    client.wait().unwrap();
+    answers(&node);
+    let images = node.berth(&["images", "-q"]);
+    let visible = images.ok().lines().count();
+    if visible == 1 {
+        node.berth(&["run", "--rm", "--network", "none", "nginx", "true"]).ok();
+    }
+    node.berth(&["pull", "-q", "nginx"]).ok();
+    node.berth(&["run", "--rm", "--network", "none", "nginx", "nginx", "-v"]).ok();
+    node.finish();
+}

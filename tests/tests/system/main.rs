@@ -1,0 +1,39 @@
+//! The whole system from outside: what a person types and what comes of it.
+
+/// Each function becomes two tests: on our own low-level runtime, and on runc below our shim. The two must agree.
+macro_rules! on_both_runtimes {
+    ($($name:ident),* $(,)?) => {
+        mod native {
+            $(#[test] fn $name() { super::$name(berth_tests::Setup::default()); })*
+        }
+        mod runc {
+            $(#[test] fn $name() {
+                super::$name(berth_tests::Setup { runtime: "runc".into(), ..Default::default() });
+            })*
+        }
+    };
+}
+
+mod bad_input;
+mod containerd;
+mod crash;
+mod exec;
+mod images;
+mod lifecycle;
+mod limits;
+mod logs;
+mod mirror;
+mod networks;
+mod run;
+mod streams;
+mod tracing;
+mod volumes;
+
+use berth_tests::{Node, Setup};
+
+/// A node with busybox.
+fn node(setup: Setup) -> Node {
+    let node = Node::with(setup);
+    node.load("busybox");
+    node
+}
