@@ -74,10 +74,18 @@ impl Node {
     /// It does not come up.
     #[track_caller]
     pub fn with(setup: Setup) -> Self {
+        Self::within(setup, Netns::new())
+    }
+
+    /// A node set up like this in a network namespace that is there already.
+    ///
+    /// # Panics
+    /// It does not come up.
+    #[track_caller]
+    pub fn within(setup: Setup, netns: Netns) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let directory = tempfile::Builder::new().prefix("berth-test.").tempdir().expect("/tmp can be written to");
         let cgroup = format!("berth-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let netns = Netns::new();
         let registry =
             setup.registry.then(|| Registry::serve(&netns, fixtures::registry_storage(), "127.0.0.1:5000"));
         let node = Self { netns, registry, directory, cgroup, setup, daemon: Mutex::new(None) };

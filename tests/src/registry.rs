@@ -62,6 +62,11 @@ impl Registry {
         run(skopeo.arg(format!("docker://{}/{target}", self.address)), b"").ok();
     }
 
+    /// Where it listens.
+    pub fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
     /// Ends the process.
     pub fn stop(&mut self) {
         let _ = self.child.kill();
