@@ -35,9 +35,7 @@ impl Netns {
     pub fn enter<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         let namespace = Arc::clone(&self.0);
         // SAFETY: between fork and exec only setns is called, which is one system call and allocates nothing.
-        unsafe {
-            command.pre_exec(move || setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET).map_err(Into::into))
-        }
+        unsafe { command.pre_exec(move || setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET).map_err(Into::into)) }
     }
 
     /// A command in this namespace.

@@ -86,8 +86,7 @@ impl Node {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let directory = tempfile::Builder::new().prefix("berth-test.").tempdir().expect("/tmp can be written to");
         let cgroup = format!("berth-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let registry =
-            setup.registry.then(|| Registry::serve(&netns, fixtures::registry_storage(), "127.0.0.1:5000"));
+        let registry = setup.registry.then(|| Registry::serve(&netns, fixtures::registry_storage(), "127.0.0.1:5000"));
         let node = Self { netns, registry, directory, cgroup, setup, daemon: Mutex::new(None) };
         fs::write(node.path("config.toml"), node.config()).expect("the configuration can be written");
         node.boot();
@@ -280,7 +279,8 @@ impl Drop for Node {
         self.shut_down();
         self.registry = None;
         for line in leftovers::of(self.directory.path(), &self.cgroup) {
-            if let Some(pid) = line.strip_prefix("process /proc/").and_then(|rest| rest.split(':').next()?.parse().ok()) {
+            if let Some(pid) = line.strip_prefix("process /proc/").and_then(|rest| rest.split(':').next()?.parse().ok())
+            {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }
         }

@@ -103,7 +103,8 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "root = '/from-file'\nlog = 'debug'\n[snapshotter]\ndriver = 'vfs'").unwrap();
         let config = file.path().to_str().unwrap();
-        let args = Args::parse_from(["berthd", "all", "--config", config, "--root", "/r", "--storage-driver", "overlay2"]);
+        let args =
+            Args::parse_from(["berthd", "all", "--config", config, "--root", "/r", "--storage-driver", "overlay2"]);
         let node = args.node().unwrap();
         assert_eq!((node.root.to_str(), node.log.as_str()), (Some("/r"), "debug"));
         let section: std::collections::BTreeMap<String, String> = node.section("snapshotter").unwrap();

@@ -4,8 +4,10 @@
 
 use std::{
     io,
-    os::unix::net::UnixDatagram as StdUnixDatagram,
-    path::PathBuf,
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::net::{SocketAddr, UnixDatagram as StdUnixDatagram},
+    },
     process::{ExitStatus, Stdio},
     time::Duration,
 };
@@ -43,30 +45,37 @@ pub(crate) fn end_with_parent(supervised: bool) -> anyhow::Result<()> {
 /// Runs the node until SIGTERM.
 pub(crate) fn run(args: &Args, node: &Node) -> anyhow::Result<()> {
     // One thread: the children's death signal is tied to the thread that started them.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the async runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the async runtime")?;
     runtime.block_on(async {
         let _guard = telemetry::init(node, "berthd")?;
         std::fs::create_dir_all(&node.state)
             .with_context(|| format!("cannot make the state directory {}", node.state.display()))?;
-        let readiness = Readiness::listen(node)?;
-        let children = SERVICES.map(|service| keep(service, args, node, readiness.path.clone()));
-        let [a, b, c, d] = children;
+        let [a, b, c, d] = SERVICES.map(|service| Readiness::listen(service, node));
+        let sockets = [a?, b?, c?, d?];
+        let addresses = sockets.each_ref().map(|socket| socket.address.clone());
+        let [a, b, c, d] = std::array::from_fn(|n| keep(SERVICES[n], args, node, &addresses[n]));
+        let ready = async {
+            for socket in sockets {
+                socket.heard().await?;
+            }
+            serve::notify_ready();
+            tracing::info!("the node is ready");
+            anyhow::Ok(())
+        };
         tokio::select! {
-            result = async { tokio::try_join!(a, b, c, d, readiness.tell()) } => result.map(|_| ()),
+            result = async { tokio::try_join!(a, b, c, d, ready) } => result.map(|_| ()),
             signal = serve::terminated() => signal.context("cannot watch for signals"),
         }
     })
 }
 
 /// Keeps one service running. Answers only if it cannot be started at all.
-async fn keep(service: &'static str, args: &Args, node: &Node, readiness: PathBuf) -> anyhow::Result<()> {
+async fn keep(service: &str, args: &Args, node: &Node, readiness: &str) -> anyhow::Result<()> {
     let mut wait = SHORTEST_WAIT;
     loop {
         let started = Instant::now();
-        let mut child = spawn(service, args, node, &readiness)?;
+        let mut child = spawn(service, args, node, readiness)?;
         let status = child.wait().await.with_context(|| format!("cannot wait for the {service} service"))?;
         if started.elapsed() >= WELL {
             wait = SHORTEST_WAIT;
@@ -77,7 +86,7 @@ async fn keep(service: &'static str, args: &Args, node: &Node, readiness: PathBu
     }
 }
 
-fn spawn(service: &str, args: &Args, node: &Node, readiness: &std::path::Path) -> anyhow::Result<Child> {
+fn spawn(service: &str, args: &Args, node: &Node, readiness: &str) -> anyhow::Result<Child> {
     let executable = std::env::current_exe().context("cannot find the own executable")?;
     let mut command = Command::new(executable);
     command.arg(service).arg("--supervised").arg("--root").arg(&node.root).arg("--state").arg(&node.state);
@@ -108,40 +117,39 @@ fn describe(status: ExitStatus) -> String {
     }
 }
 
-/// Where the children say that they are ready, as they would to systemd.
+/// Where a service says that it is ready, as it would to systemd.
 struct Readiness {
-    path: PathBuf,
+    /// For `NOTIFY_SOCKET`.
+    address: String,
     socket: UnixDatagram,
 }
 
 impl Readiness {
-    fn listen(node: &Node) -> anyhow::Result<Self> {
-        // An abstract address ("@…") needs no file and no cleaning up; it is as long as we like.
-        let name = format!("berthd-{}-{}", std::process::id(), node.state.display());
-        let name: String = name.chars().take(90).collect();
-        let address = std::os::linux::net::SocketAddrExt::from_abstract_name(&name);
-        let bind = |address: io::Result<std::os::unix::net::SocketAddr>| -> io::Result<UnixDatagram> {
-            let socket = StdUnixDatagram::bind_addr(&address?)?;
+    fn listen(service: &str, node: &Node) -> anyhow::Result<Self> {
+        // An abstract address ("@…") needs no file and no cleaning up.
+        let name = format!("berthd-{}-{service}", std::process::id());
+        let bind = || -> io::Result<UnixDatagram> {
+            let socket = StdUnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
             socket.set_nonblocking(true)?;
             UnixDatagram::from_std(socket)
         };
-        let socket = bind(address).context("cannot listen for the services' readiness")?;
-        Ok(Self { path: format!("@{name}").into(), socket })
+        let socket = bind().with_context(|| {
+            format!("cannot listen for the {service} service's readiness (state directory {})", node.state.display())
+        })?;
+        Ok(Self { address: format!("@{name}"), socket })
     }
 
-    /// Tells systemd, once, when every service has said that it is ready; goes on reading, so that nobody blocks.
-    async fn tell(&self) -> anyhow::Result<()> {
-        let mut ready = 0;
+    /// Answers when the service has said so for the first time. What it says later, when it was started again, is taken
+    /// and dropped, so that no sender ever waits for room.
+    async fn heard(self) -> anyhow::Result<()> {
         let mut message = [0; 256];
         loop {
-            let size = self.socket.recv(&mut message).await.context("cannot hear the services' readiness")?;
+            let size = self.socket.recv(&mut message).await.context("cannot hear a service's readiness")?;
             if message[..size].split(|b| *b == b'\n').any(|line| line == b"READY=1") {
-                ready += 1;
-                if ready == SERVICES.len() {
-                    serve::notify_ready();
-                    tracing::info!("the node is ready");
-                }
+                break;
             }
         }
+        tokio::spawn(async move { while self.socket.recv(&mut message).await.is_ok() {} });
+        Ok(())
     }
 }

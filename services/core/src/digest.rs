@@ -164,12 +164,8 @@ impl Hasher {
     /// The digest of everything taken.
     pub fn finish(self) -> Digest {
         match self {
-            Self::Sha256(hasher) => {
-                Digest { algorithm: Algorithm::Sha256, hex: hex::encode(hasher.finalize()).into() }
-            }
-            Self::Sha512(hasher) => {
-                Digest { algorithm: Algorithm::Sha512, hex: hex::encode(hasher.finalize()).into() }
-            }
+            Self::Sha256(hasher) => Digest { algorithm: Algorithm::Sha256, hex: hex::encode(hasher.finalize()).into() },
+            Self::Sha512(hasher) => Digest { algorithm: Algorithm::Sha512, hex: hex::encode(hasher.finalize()).into() },
         }
     }
 }
@@ -191,7 +187,8 @@ mod tests {
 
     #[test]
     fn refuses_what_could_escape_a_directory() {
-        for text in ["", "sha256", "sha256:", "sha256:../../etc/passwd", "md5:00", &EMPTY.to_uppercase(), &EMPTY[..70]] {
+        for text in ["", "sha256", "sha256:", "sha256:../../etc/passwd", "md5:00", &EMPTY.to_uppercase(), &EMPTY[..70]]
+        {
             assert!(text.parse::<Digest>().is_err(), "{text}");
         }
     }

@@ -182,8 +182,9 @@ mod tests {
 
     #[test]
     fn survives_the_wire() {
-        let failure =
-            Failure::new(Kind::NotFound, "no such image: x").reason("IMAGE_NOT_FOUND").hint("pull it with berth pull x");
+        let failure = Failure::new(Kind::NotFound, "no such image: x")
+            .reason("IMAGE_NOT_FOUND")
+            .hint("pull it with berth pull x");
         assert_eq!(Failure::from(Status::from(failure.clone())), failure);
         let plain = Failure::new(Kind::Internal, "boom");
         assert_eq!(Failure::from(Status::from(plain.clone())), plain);

@@ -61,9 +61,8 @@ pub enum Error {
 /// # Errors
 /// See [`Error`].
 pub fn init(node: &Node, service: &'static str) -> Result<Guard, Error> {
-    let filter = EnvFilter::builder()
-        .parse(&node.log)
-        .map_err(|source| Error::Filter { filter: node.log.clone(), source })?;
+    let filter =
+        EnvFilter::builder().parse(&node.log).map_err(|source| Error::Filter { filter: node.log.clone(), source })?;
     let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     let logs = tracing_subscriber::Layer::with_filter(logs, filter);
     let provider = node.telemetry.otlp_endpoint.as_deref().map(|endpoint| provider(endpoint, service)).transpose()?;
@@ -158,7 +157,8 @@ where
             otel.kind = "server"
         );
         if !span.is_disabled() {
-            let context = global::get_text_map_propagator(|propagator| propagator.extract(&Headings(request.headers())));
+            let context =
+                global::get_text_map_propagator(|propagator| propagator.extract(&Headings(request.headers())));
             // Refused only where the span has begun to be used, which it has not.
             let _ = span.set_parent(context);
         }

@@ -23,7 +23,19 @@ fn start_twenty(node: &Node) {
     thread::scope(|scope| {
         for n in 0..CONTAINERS {
             scope.spawn(move || {
-                node.berth(&["run", "-d", "--name", &format!("c{n}"), "--network", "none", "busybox", "sh", "-c", count]).ok();
+                node.berth(&[
+                    "run",
+                    "-d",
+                    "--name",
+                    &format!("c{n}"),
+                    "--network",
+                    "none",
+                    "busybox",
+                    "sh",
+                    "-c",
+                    count,
+                ])
+                .ok();
             });
         }
     });
@@ -45,9 +57,8 @@ fn containers_survive_every_service_and_all_at_once() {
     let node = Node::with(Setup { registry: true, ..Setup::default() });
     node.load("busybox");
     start_twenty(&node);
-    let pids = |node: &Node| {
-        (0..CONTAINERS).map(|n| node.inspect(&format!("c{n}"), "{{.State.Pid}}")).collect::<Vec<_>>()
-    };
+    let pids =
+        |node: &Node| (0..CONTAINERS).map(|n| node.inspect(&format!("c{n}"), "{{.State.Pid}}")).collect::<Vec<_>>();
     let before = pids(&node);
     for round in SERVICES.iter().map(|s| vec![*s]).chain([SERVICES.to_vec()]) {
         thread::scope(|scope| {

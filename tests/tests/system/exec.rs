@@ -18,7 +18,8 @@ fn runs_beside_the_first_process(setup: Setup) {
     let processes = node.berth(&["exec", "c", "ps", "-o", "args"]);
     assert!(processes.ok().contains("sleep 1000"), "{processes:?}");
     node.berth(&["exec", "-d", "c", "sh", "-c", "echo done > /tmp/file; sleep 1000"]).ok();
-    let grouped = node.berth(&["container", "exec", "c", "sh", "-c", "until test -s /tmp/file; do :; done; cat /tmp/file"]);
+    let grouped =
+        node.berth(&["container", "exec", "c", "sh", "-c", "until test -s /tmp/file; do :; done; cat /tmp/file"]);
     assert_eq!(grouped.ok(), "done");
     node.finish();
 }

@@ -13,7 +13,13 @@ fn pulled_images_are_what_the_registry_has() {
     assert!(again.ok().contains("Status: Image is up to date for redis:4-alpine"), "{again:?}");
     // An outside judge: skopeo reads the same registry.
     let mut skopeo = node.netns.command("skopeo");
-    skopeo.args(["inspect", "--config", "--raw", "--tls-verify=false", "docker://127.0.0.1:5000/library/redis:4-alpine"]);
+    skopeo.args([
+        "inspect",
+        "--config",
+        "--raw",
+        "--tls-verify=false",
+        "docker://127.0.0.1:5000/library/redis:4-alpine",
+    ]);
     let config = run(&mut skopeo, b"");
     let digest = run(&mut std::process::Command::new("sha256sum"), &config.stdout);
     let id = format!("sha256:{}", digest.ok().split(' ').next().unwrap());
@@ -80,7 +86,10 @@ fn every_driver_runs_containers() {
         node.load("busybox");
         assert_eq!(node.berth(&["info", "--format", "{{.Driver}}"]).ok(), driver);
         node.berth(&["run", "--name", "c", "busybox", "sh", "-c", "rm /bin/vi; echo x > /etc/passwd"]).ok();
-        assert_eq!(node.berth(&["run", "--rm", "busybox", "sh", "-c", "ls /bin/vi; grep -c root /etc/passwd"]).ok(), "/bin/vi\n1");
+        assert_eq!(
+            node.berth(&["run", "--rm", "busybox", "sh", "-c", "ls /bin/vi; grep -c root /etc/passwd"]).ok(),
+            "/bin/vi\n1"
+        );
         assert_eq!(node.inspect("c", "{{.State.ExitCode}}"), "0");
         node.finish();
     }

@@ -48,8 +48,19 @@ fn stop_waits_then_kills(setup: Setup) {
     node.berth(&["run", "-d", "--name", "deaf", "busybox", "sleep", "1000"]).ok();
     node.berth(&["stop", "-t", "0", "deaf"]).ok();
     assert_eq!(node.inspect("deaf", "{{.State.ExitCode}} {{.State.Running}}"), "137 false");
-    node.berth(&["run", "-d", "--name", "usr", "--stop-signal", "USR1", "busybox", "sh", "-c",
-        "trap 'exit 9' USR1; echo ready; while :; do sleep 0.01; done"]).ok();
+    node.berth(&[
+        "run",
+        "-d",
+        "--name",
+        "usr",
+        "--stop-signal",
+        "USR1",
+        "busybox",
+        "sh",
+        "-c",
+        "trap 'exit 9' USR1; echo ready; while :; do sleep 0.01; done",
+    ])
+    .ok();
     assert_eq!(node.lines(&["logs", "-f", "usr"]).next().as_deref(), Some("ready"));
     node.berth(&["stop", "usr"]).ok();
     assert_eq!(node.inspect("usr", "{{.State.ExitCode}}"), "9");
@@ -58,7 +69,8 @@ fn stop_waits_then_kills(setup: Setup) {
 
 fn the_writable_layer_survives_a_stop(setup: Setup) {
     let node = node(setup);
-    node.berth(&["run", "--name", "c", "busybox", "sh", "-c", "cat /root/file 2>/dev/null; echo kept >> /root/file"]).ok();
+    node.berth(&["run", "--name", "c", "busybox", "sh", "-c", "cat /root/file 2>/dev/null; echo kept >> /root/file"])
+        .ok();
     assert_eq!(node.berth(&["start", "-a", "c"]).ok(), "kept");
     assert_eq!(node.berth(&["start", "-a", "c"]).ok(), "kept\nkept");
     node.finish();

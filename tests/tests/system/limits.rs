@@ -9,7 +9,10 @@ on_both_runtimes!(memory_is_limited_and_the_kill_is_told, cpu_and_pids_are_limit
 fn memory_is_limited_and_the_kill_is_told(setup: Setup) {
     let node = node(setup);
     node.berth(&["run", "--name", "c", "-m", "16m", "--memory-swap", "16m", "busybox", "tail", "/dev/zero"]).fails(137);
-    assert_eq!(node.inspect("c", "{{.State.OOMKilled}} {{.State.ExitCode}} {{.HostConfig.Memory}}"), "true 137 16777216");
+    assert_eq!(
+        node.inspect("c", "{{.State.OOMKilled}} {{.State.ExitCode}} {{.HostConfig.Memory}}"),
+        "true 137 16777216"
+    );
     let few = node.berth(&["run", "--rm", "-m", "1k", "busybox", "true"]).fails(125);
     assert!(few.contains("Minimum memory limit allowed is 6MB"), "{few}");
     node.finish();

@@ -8,7 +8,16 @@ on_both_runtimes!(tail_since_and_timestamps, following_ends_with_the_container, 
 
 fn tail_since_and_timestamps(setup: Setup) {
     let node = node(setup);
-    node.berth(&["run", "--name", "c", "busybox", "sh", "-c", "for i in 1 2 3 4 5; do echo line $i; done; echo oops >&2"]).ok();
+    node.berth(&[
+        "run",
+        "--name",
+        "c",
+        "busybox",
+        "sh",
+        "-c",
+        "for i in 1 2 3 4 5; do echo line $i; done; echo oops >&2",
+    ])
+    .ok();
     assert_eq!(node.berth(&["logs", "--tail", "2", "c"]).stdout, b"line 5\n");
     let all = node.berth(&["logs", "c"]);
     assert_eq!((all.text(), all.error().as_str()), ("line 1\nline 2\nline 3\nline 4\nline 5", "oops\n"));

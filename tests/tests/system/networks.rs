@@ -45,7 +45,8 @@ fn modes(setup: Setup) {
 fn published_ports_answer_and_go(setup: Setup) {
     let node = node(setup);
     let serve = "echo hello > /index.html; exec httpd -f -p 80 -h /";
-    node.berth(&["run", "-d", "--name", "web", "-p", "8080:80", "-p", "127.0.0.1::80", "busybox", "sh", "-c", serve]).ok();
+    node.berth(&["run", "-d", "--name", "web", "-p", "8080:80", "-p", "127.0.0.1::80", "busybox", "sh", "-c", serve])
+        .ok();
     let address = node.inspect("web", "{{.NetworkSettings.IPAddress}}");
     // httpd is not listening the moment the process runs; its socket is what is waited for.
     let listening = "until grep -q ':0050 ' /proc/net/tcp /proc/net/tcp6; do :; done";
@@ -70,7 +71,17 @@ fn hosts_and_resolver(setup: Setup) {
     let node = node(setup);
     let hosts = node.berth(&["run", "--rm", "-h", "me", "--add-host", "db:10.1.2.3", "busybox", "cat", "/etc/hosts"]);
     assert!(hosts.ok().contains("10.1.2.3\tdb") && hosts.text().lines().any(|l| l.ends_with("\tme")), "{hosts:?}");
-    let resolver = node.berth(&["run", "--rm", "--dns", "10.9.8.7", "--dns-search", "example.org", "busybox", "cat", "/etc/resolv.conf"]);
+    let resolver = node.berth(&[
+        "run",
+        "--rm",
+        "--dns",
+        "10.9.8.7",
+        "--dns-search",
+        "example.org",
+        "busybox",
+        "cat",
+        "/etc/resolv.conf",
+    ]);
     assert!(resolver.ok().contains("nameserver 10.9.8.7") && resolver.text().contains("search example.org"));
     node.finish();
 }

@@ -25,7 +25,8 @@ fn output_and_exit_code_are_the_containers(setup: Setup) {
 
 fn environment_user_and_directory(setup: Setup) {
     let node = node(setup);
-    let run = |arguments: &[&str]| node.berth(&[&["run", "--rm", "--network", "none"], arguments].concat()).ok().to_owned();
+    let run =
+        |arguments: &[&str]| node.berth(&[&["run", "--rm", "--network", "none"], arguments].concat()).ok().to_owned();
     assert_eq!(run(&["-e", "A=b c", "busybox", "sh", "-c", "echo $A"]), "b c");
     assert_eq!(run(&["-u", "1000:50000", "busybox", "id", "-u"]), "1000");
     assert_eq!(run(&["-u", "user", "busybox", "sh", "-c", "id -un; id -gn; echo $HOME"]), "user\nuser\n/home");
@@ -69,7 +70,11 @@ fn the_container_is_confined(setup: Setup) {
     assert_eq!(run(&["busybox", "cat", "/proc/kcore"]).ok(), "", "masked");
     run(&["busybox", "sh", "-c", "echo 1 > /proc/sys/kernel/sysrq"]).fails(1);
     assert_ne!(run(&["busybox", "mount", "-t", "tmpfs", "x", "/tmp"]).code, 0, "no mounts without CAP_SYS_ADMIN");
-    assert_ne!(run(&["busybox", "sh", "-c", "mknod /tmp/d b 254 0; cat /tmp/d"]).code, 0, "the device cgroup forbids it");
+    assert_ne!(
+        run(&["busybox", "sh", "-c", "mknod /tmp/d b 254 0; cat /tmp/d"]).code,
+        0,
+        "the device cgroup forbids it"
+    );
     assert_eq!(run(&["busybox", "sh", "-c", "ls -d /proc/[0-9]* | wc -l"]).ok().trim(), "3", "its own processes only");
     assert_eq!(run(&["--read-only", "busybox", "touch", "/x"]).code, 1);
     node.finish();

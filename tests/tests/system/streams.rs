@@ -15,7 +15,12 @@ use nix::{
 
 use crate::node;
 
-on_both_runtimes!(pipes_are_binary_both_ways, a_terminal_is_a_terminal, detach_and_attach_again, several_clients_see_the_same);
+on_both_runtimes!(
+    pipes_are_binary_both_ways,
+    a_terminal_is_a_terminal,
+    detach_and_attach_again,
+    several_clients_see_the_same
+);
 
 /// `berth` on a terminal of its own.
 struct Terminal {

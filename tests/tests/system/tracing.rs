@@ -70,7 +70,8 @@ fn one_run_is_one_trace() {
                 seen.push((span.trace_id, service.clone()));
             }
         }
-        let services = |id: &[u8]| seen.iter().filter(|(t, _)| t == id).map(|(_, s)| s.clone()).collect::<BTreeSet<_>>();
+        let services =
+            |id: &[u8]| seen.iter().filter(|(t, _)| t == id).map(|(_, s)| s.clone()).collect::<BTreeSet<_>>();
         if trace.as_ref().is_some_and(|id| services(id).is_superset(&wanted)) {
             break true;
         }

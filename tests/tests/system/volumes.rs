@@ -28,7 +28,8 @@ fn binds(setup: Setup) {
 
 fn volumes_outlive_containers(setup: Setup) {
     let node = node(setup);
-    let run = |script: &str| node.berth(&["run", "--rm", "-v", "data:/data", "busybox", "sh", "-c", script]).ok().to_owned();
+    let run =
+        |script: &str| node.berth(&["run", "--rm", "-v", "data:/data", "busybox", "sh", "-c", script]).ok().to_owned();
     run("echo kept > /data/file");
     assert_eq!(run("cat /data/file"), "kept");
     let copied = node.berth(&["run", "--rm", "-v", "etc:/etc", "busybox", "grep", "-c", "root", "/etc/passwd"]);

@@ -83,8 +83,7 @@ impl Drop for Engine<'_> {
 pub(crate) fn all(node: &Node) -> anyhow::Result<Vec<Engine<'_>>> {
     let services = ["image", "snapshotter", "runtime", "registry-proxy"];
     let daemons = services.iter().flat_map(|s| node.pids_of(s)).map(|pid| pid as u32).collect();
-    let berth =
-        Engine { name: "berth", client: Client::Berth(node), daemons, _directory: None, children: Vec::new() };
+    let berth = Engine { name: "berth", client: Client::Berth(node), daemons, _directory: None, children: Vec::new() };
     let mut engines = vec![berth];
     if installed("containerd") && installed("ctr") {
         engines.push(containerd(node)?);
@@ -124,7 +123,13 @@ fn containerd(node: &Node) -> anyhow::Result<Engine<'_>> {
     let pulled = run(pull.args(["-a", &socket, "images", "pull", "--plain-http", image]), b"");
     ensure!(pulled.code == 0, "containerd cannot pull busybox: {}", pulled.error());
     let client = Client::Ctr { netns: &node.netns, socket };
-    Ok(Engine { name: "containerd", client, daemons: vec![child.id()], _directory: Some(directory), children: vec![child] })
+    Ok(Engine {
+        name: "containerd",
+        client,
+        daemons: vec![child.id()],
+        _directory: Some(directory),
+        children: vec![child],
+    })
 }
 
 /// A Docker of its own: data, state and socket in a private directory.
@@ -136,7 +141,8 @@ pub(crate) fn docker(netns: &Netns) -> anyhow::Result<Engine<'_>> {
     command.args(["-H", &host]).arg("--data-root").arg(directory.path().join("data"));
     command.arg("--exec-root").arg(directory.path().join("exec")).arg("-p").arg(directory.path().join("pid"));
     let log = fs::File::create(directory.path().join("log"))?;
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().context("cannot start dockerd")?;
+    let child =
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().context("cannot start dockerd")?;
     let daemon = child.id();
     let mut engine = Engine {
         name: "Docker",

@@ -36,8 +36,10 @@ pub(crate) fn interleaved(work: &Work, engines: &[Engine<'_>]) -> anyhow::Result
                 times[at].push(time.as_secs_f64() * 1000.0);
             }
             for words in work.after {
-                let words: Vec<&str> =
-                    words.iter().flat_map(|w| if *w == "*" { names.iter().map(String::as_str).collect() } else { vec![*w] }).collect();
+                let words: Vec<&str> = words
+                    .iter()
+                    .flat_map(|w| if *w == "*" { names.iter().map(String::as_str).collect() } else { vec![*w] })
+                    .collect();
                 engine.ask(&words)?;
             }
         }

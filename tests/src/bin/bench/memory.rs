@@ -48,7 +48,11 @@ pub(crate) fn report(node: &Node, engines: &[Engine<'_>]) -> anyhow::Result<()> 
         shims.len()
     );
     let daemons: u64 = berth.daemons.iter().map(|pid| pss(*pid)).sum();
-    println!("  {:<12} daemons, {CONTAINERS} running {:>7.1} MiB (target 40 idle)", berth.name, daemons as f64 / 1024.0);
+    println!(
+        "  {:<12} daemons, {CONTAINERS} running {:>7.1} MiB (target 40 idle)",
+        berth.name,
+        daemons as f64 / 1024.0
+    );
     for n in 0..CONTAINERS {
         berth.ask(&["rm", "-f", &format!("m{n}")])?;
     }

@@ -24,17 +24,8 @@ pub(crate) struct Work {
 
 const HELD: &[&str] = &["run", "-d", "--name", "held", "--network", "none", "busybox", "sleep", "100000"];
 
-const NONE: Work = Work {
-    name: "",
-    title: "",
-    before: &[],
-    timed: &[],
-    parallel: 1,
-    after: &[],
-    end: &[],
-    rounds: 21,
-    target: 0.0,
-};
+const NONE: Work =
+    Work { name: "", title: "", before: &[], timed: &[], parallel: 1, after: &[], end: &[], rounds: 21, target: 0.0 };
 
 /// All works.
 pub(crate) fn all() -> Vec<Work> {
