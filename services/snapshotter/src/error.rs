@@ -1,0 +1,98 @@
+//! What can go wrong, and what a caller is told of it.
+
+use std::{io, path::PathBuf};
+
+use berth_core::{Failure, Kind, config, digest::InvalidDigest, failure::chain, serve};
+
+/// A failure of the snapshotter.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what each is")]
+pub enum Error {
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    #[error(transparent)]
+    Serve(#[from] serve::Error),
+    #[error("snapshot {name}: not found")]
+    NotFound { name: String },
+    #[error("snapshot {name}: already exists")]
+    AlreadyExists { name: String },
+    #[error("parent snapshot {parent} of {name} is not committed")]
+    ParentNotCommitted { name: String, parent: String },
+    #[error("snapshot {name} is {is}, not {wanted}")]
+    WrongKind { name: String, is: &'static str, wanted: &'static str },
+    #[error("cannot remove snapshot {name}: {child} is stacked on it")]
+    HasChildren { name: String, child: String },
+    #[error("snapshot names and keys must not be empty")]
+    EmptyName,
+    #[error("field {field:?} of a snapshot cannot be changed; only labels can")]
+    Immutable { field: String },
+    #[error("filter {filter:?}: {why}")]
+    Filter { filter: String, why: &'static str },
+    #[error("layer {diff_id} is not here")]
+    LayerMissing { diff_id: String },
+    #[error("{0}")]
+    InvalidDigest(#[from] InvalidDigest),
+    #[error("layer {wanted} unpacks to {is}: the image's configuration does not belong to this layer")]
+    WrongDiffId { wanted: String, is: String },
+    #[error("layer {diff_id}: the blob ended before it was whole")]
+    Interrupted { diff_id: String },
+    #[error("entry {entry:?} of the layer {why}")]
+    Entry { entry: String, why: String },
+    #[error("the layer is no valid {what}: {source}")]
+    Malformed { what: &'static str, source: io::Error },
+    #[error("{what} {path}: {source}")]
+    Io { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("the metadata store {path}: {source}")]
+    Store { path: PathBuf, source: Box<redb::Error> },
+    #[error("the storage driver {driver} does not work in {path}: {why}")]
+    Driver { driver: &'static str, path: PathBuf, why: String },
+    #[error("{what} panicked")]
+    Panicked { what: &'static str },
+    #[error("malformed request: {0}")]
+    Request(&'static str),
+}
+
+impl Error {
+    /// An I/O failure with what was done to what.
+    pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { what, path, source }
+    }
+
+    fn kind(&self) -> Kind {
+        match self {
+            Self::NotFound { .. } | Self::LayerMissing { .. } => Kind::NotFound,
+            Self::AlreadyExists { .. } => Kind::AlreadyExists,
+            Self::ParentNotCommitted { .. } | Self::WrongKind { .. } | Self::HasChildren { .. } => {
+                Kind::FailedPrecondition
+            }
+            Self::EmptyName
+            | Self::Immutable { .. }
+            | Self::Filter { .. }
+            | Self::InvalidDigest(_)
+            | Self::Request(_)
+            | Self::Entry { .. }
+            | Self::Malformed { .. } => Kind::InvalidArgument,
+            Self::WrongDiffId { .. } => Kind::DataLoss,
+            Self::Interrupted { .. } => Kind::Aborted,
+            Self::Io { source, .. } if is_full(source) => Kind::ResourceExhausted,
+            _ => Kind::Internal,
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        let failure = Failure::new(error.kind(), chain(&error));
+        match error {
+            Error::Io { source, path, .. } if is_full(&source) => failure
+                .reason("NO_SPACE")
+                .hint(format!("free some space on the file system of {}: `berth rmi` removes images", path.display())),
+            _ => failure,
+        }
+    }
+}
