@@ -1,0 +1,117 @@
+//! What can go wrong, and what a caller is told of it.
+
+use std::{io, path::PathBuf};
+
+use berth_core::{
+    Failure, Kind, config, digest::InvalidDigest, failure::chain, platform::InvalidPlatform,
+    reference::InvalidReference, serve,
+};
+
+/// A failure of the image service.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what each is")]
+pub enum Error {
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    #[error(transparent)]
+    Serve(#[from] serve::Error),
+    #[error(transparent)]
+    Reference(#[from] InvalidReference),
+    #[error(transparent)]
+    Platform(#[from] InvalidPlatform),
+    #[error(transparent)]
+    Digest(#[from] InvalidDigest),
+    #[error("No such image: {reference}")]
+    NotFound { reference: String },
+    #[error("{prefix:?} could be several images: {candidates}")]
+    Ambiguous { prefix: String, candidates: String },
+    #[error("image {reference} is for {is}, not for {wanted}")]
+    OtherPlatform { reference: String, is: String, wanted: String },
+    #[error("conflict: {0}")]
+    Conflict(String),
+    #[error("invalid filter {0:?}")]
+    Filter(String),
+    #[error("{what} {path}: {source}")]
+    Io { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("the metadata store {path}: {source}")]
+    Store { path: PathBuf, source: Box<redb::Error> },
+    #[error("{what} is not {wanted} but {is}: it was damaged or exchanged on its way")]
+    WrongDigest { what: String, wanted: String, is: String },
+    #[error("{what} has {is} bytes where {wanted} were announced")]
+    WrongSize { what: String, wanted: u64, is: u64 },
+    #[error("{what} cannot be used: {why}")]
+    Unusable { what: String, why: String },
+    #[error("no matching manifest for {wanted} in the manifest list entries of {reference}: there is {offered}")]
+    NoPlatform { reference: String, wanted: String, offered: String },
+    #[error("manifest for {reference} not found: {why}")]
+    ManifestUnknown { reference: String, why: String },
+    #[error("pull access denied for {repository}, repository does not exist or may require authorization: {why}")]
+    Denied { repository: String, why: String },
+    #[error("{host}: {why}")]
+    Registry { host: String, why: String },
+    #[error("{host} asks to wait: {why}")]
+    TooMany { host: String, why: String },
+    #[error("the archive cannot be loaded: {0}")]
+    Archive(String),
+    #[error("the snapshotter: {0}")]
+    Snapshotter(Box<Failure>),
+    #[error("the pull was cancelled")]
+    Cancelled,
+    #[error("{what} panicked")]
+    Panicked { what: &'static str },
+    #[error("malformed request: {0}")]
+    Request(&'static str),
+}
+
+impl Error {
+    pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { what, path, source }
+    }
+
+    fn kind(&self) -> Kind {
+        match self {
+            Self::NotFound { .. }
+            | Self::OtherPlatform { .. }
+            | Self::NoPlatform { .. }
+            | Self::ManifestUnknown { .. } => Kind::NotFound,
+            Self::Reference(_)
+            | Self::Platform(_)
+            | Self::Digest(_)
+            | Self::Ambiguous { .. }
+            | Self::Filter(_)
+            | Self::Archive(_)
+            | Self::Unusable { .. }
+            | Self::Request(_) => Kind::InvalidArgument,
+            Self::Conflict(_) => Kind::FailedPrecondition,
+            Self::WrongDigest { .. } | Self::WrongSize { .. } => Kind::DataLoss,
+            Self::Denied { .. } => Kind::PermissionDenied,
+            Self::Registry { .. } | Self::TooMany { .. } => Kind::Unavailable,
+            Self::Snapshotter(failure) => failure.kind,
+            Self::Cancelled => Kind::Cancelled,
+            Self::Io { source, .. } if is_full(source) => Kind::ResourceExhausted,
+            _ => Kind::Internal,
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        let failure = Failure::new(error.kind(), chain(&error));
+        match &error {
+            Error::Snapshotter(inner) => failure.reason(inner.reason.clone()).hint(inner.hint.clone()),
+            Error::NotFound { .. } => failure.reason("IMAGE_NOT_FOUND"),
+            Error::Denied { .. } => {
+                failure.hint("check the name; a private repository needs credentials in ~/.docker/config.json")
+            }
+            Error::Io { source, path, .. } if is_full(source) => failure
+                .reason("NO_SPACE")
+                .hint(format!("free some space on the file system of {}: `berth rmi` removes images", path.display())),
+            _ => failure,
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! `berth.image.v1`. Nothing of the rules is here: a message is taken apart, the call is made, the answer is put together.
+
+use std::{pin::Pin, sync::Arc};
+
+use berth_core::{Failure, Platform, Reference};
+use berth_proto::berth::image::v1::{
+    GetRequest, GetResponse, Image, ListRequest, ListResponse, LoadProgress, LoadRequest, LoadedImage, PullDone,
+    PullProgress, PullRequest, ReleaseRequest, ReleaseResponse, RemoveRequest, RemoveResponse, Removed as WireRemoved,
+    SetUsesRequest, SetUsesResponse, TagRequest, TagResponse, UsageRequest, UsageResponse, images_server,
+    load_progress, load_request, pull_progress::Message, removed::What,
+};
+use futures::Stream;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    archive,
+    error::Error,
+    filter,
+    images::{Images, Removed, blocking},
+    manifest::Config,
+    pull::{self, Event},
+    registry::Credentials,
+    store::Record,
+};
+
+/// A load's data comes in messages of up to this size.
+pub(crate) const MAX_MESSAGE: usize = 16 << 20;
+/// Messages that wait for a slow caller; the pull itself never waits for one.
+const QUEUE: usize = 16;
+
+pub(crate) struct Service(Arc<Images>);
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+fn status(error: Error) -> Status {
+    Failure::from(error).into()
+}
+
+impl Service {
+    pub(crate) fn new(images: Arc<Images>) -> Self {
+        Self(images)
+    }
+
+    async fn wire(&self, record: Record) -> Result<Image, Error> {
+        let config = self.0.read_blob(&record.id).await?;
+        to_wire(&self.0, record, config)
+    }
+}
+
+fn to_wire(images: &Images, record: Record, config_bytes: Vec<u8>) -> Result<Image, Error> {
+    let config = Config::parse(&config_bytes, "the stored image")?;
+    let chain_id = berth_core::digest::chain_ids(&record.diff_ids).pop();
+    let used_by = images.uses().into_iter().filter(|(_, id)| *id == record.id).map(|(owner, _)| owner).collect();
+    let tagged = std::time::UNIX_EPOCH + std::time::Duration::from_secs(record.last_tagged);
+    Ok(Image {
+        id: record.id.to_string(),
+        names: record.names.into_iter().collect(),
+        repo_digests: record.repo_digests.into_iter().collect(),
+        created: config.created.clone().unwrap_or_default(),
+        size: record.size,
+        os: config.os.clone(),
+        architecture: config.architecture.clone(),
+        variant: config.variant.clone(),
+        manifest_digest: record.manifest.to_string(),
+        manifest_media_type: record.manifest_media_type,
+        diff_ids: record.diff_ids.iter().map(ToString::to_string).collect(),
+        chain_id: chain_id.map(|id| id.to_string()).unwrap_or_default(),
+        labels: config.config.and_then(|c| c.labels).unwrap_or_default(),
+        used_by,
+        last_tagged: jiff::Timestamp::try_from(tagged).map(|t| t.to_string()).unwrap_or_default(),
+        config: config_bytes.into(),
+    })
+}
+
+fn platform(text: &str) -> Result<Platform, Error> {
+    if text.is_empty() { Ok(Platform::host()) } else { Ok(text.parse()?) }
+}
+
+#[tonic::async_trait]
+impl images_server::Images for Service {
+    type PullStream = Answers<PullProgress>;
+    type LoadStream = Answers<LoadProgress>;
+
+    async fn pull(&self, request: Request<PullRequest>) -> Result<Response<Self::PullStream>, Status> {
+        let PullRequest { reference, platform: wanted, auth } = request.into_inner();
+        let reference: Reference = reference.parse().map_err(Error::from).map_err(status)?;
+        let platform = platform(&wanted).map_err(status)?;
+        let credentials = auth.and_then(Credentials::from_wire);
+        let images = Arc::clone(&self.0);
+        // Callers with credentials of their own do not share: what one may see another may not.
+        let key = match &credentials {
+            None => format!("{reference} {platform}"),
+            Some(_) => format!("{reference} {platform} {:016x}", rand::random::<u64>()),
+        };
+        let mut ticket = self.0.flights.join(key, move |progress| async move {
+            pull::pull(&images, &reference, &platform, credentials.as_ref(), &progress).await
+        });
+        let (answers, stream) = mpsc::channel(QUEUE);
+        let service = Self(Arc::clone(&self.0));
+        tokio::spawn(async move {
+            loop {
+                // A caller that goes away gives up its part in the pull.
+                let event = tokio::select! {
+                    event = ticket.next() => event,
+                    () = answers.closed() => return,
+                };
+                let (answer, last) = match event {
+                    Event::Progress(progress) => (Ok(progress), false),
+                    Event::Done(Ok(pulled)) => (service.done(pulled).await.map_err(status), true),
+                    Event::Done(Err(failure)) => (Err(failure.into()), true),
+                };
+                if answers.send(answer).await.is_err() || last {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        let ListRequest { filters, .. } = request.into_inner();
+        let images = Arc::clone(&self.0);
+        let list = blocking(move || {
+            let mut list = Vec::new();
+            for record in images.store.records.all() {
+                let bytes = images.store.blobs.read(&record.id)?;
+                let config = Config::parse(&bytes, &record.id.to_string())?;
+                if filter::admits(&filters, &images, &record, &config)? {
+                    list.push(to_wire(&images, record, bytes)?);
+                }
+            }
+            Ok(list)
+        });
+        Ok(Response::new(ListResponse { images: list.await.map_err(status)? }))
+    }
+
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
+        let GetRequest { reference, platform, use_by } = request.into_inner();
+        let (record, config) = self.0.find_for(&reference, &platform).await.map_err(status)?;
+        if !use_by.is_empty() {
+            self.0.used_by(&use_by, &record.id);
+        }
+        let image = to_wire(&self.0, record, config).map_err(status)?;
+        Ok(Response::new(GetResponse { image: Some(image) }))
+    }
+
+    async fn remove(&self, request: Request<RemoveRequest>) -> Result<Response<RemoveResponse>, Status> {
+        let RemoveRequest { reference, force, .. } = request.into_inner();
+        let removed = self.0.remove(&reference, force).await.map_err(status)?;
+        let removed = removed.into_iter().map(|removed| WireRemoved {
+            what: Some(match removed {
+                Removed::Untagged(name) => What::Untagged(name),
+                Removed::Deleted(id) => What::Deleted(id),
+            }),
+        });
+        Ok(Response::new(RemoveResponse { removed: removed.collect() }))
+    }
+
+    async fn tag(&self, request: Request<TagRequest>) -> Result<Response<TagResponse>, Status> {
+        let TagRequest { source, target } = request.into_inner();
+        let record = self.0.tag(&source, &target).await.map_err(status)?;
+        Ok(Response::new(TagResponse { image: Some(self.wire(record).await.map_err(status)?) }))
+    }
+
+    async fn load(&self, request: Request<Streaming<LoadRequest>>) -> Result<Response<Self::LoadStream>, Status> {
+        let mut messages = request.into_inner();
+        let Some(load_request::Message::Start(start)) = messages.message().await?.and_then(|m| m.message) else {
+            return Err(status(Error::Request("the first message of Load is start")));
+        };
+        let platform = platform(&start.platform).map_err(status)?;
+        let name = match start.name.as_str() {
+            "" => None,
+            name => Some(name.parse::<Reference>().map_err(Error::from).map_err(status)?),
+        };
+        let (chunks, data) = mpsc::channel(QUEUE);
+        tokio::spawn(async move {
+            loop {
+                let chunk = match messages.message().await {
+                    Ok(Some(LoadRequest { message: Some(load_request::Message::Data(data)) })) => Ok(data),
+                    Ok(Some(_)) => continue,
+                    Ok(None) => return,
+                    Err(_) => Err(Error::Cancelled),
+                };
+                if chunks.send(chunk).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let (answers, stream) = mpsc::channel(QUEUE);
+        let service = Self(Arc::clone(&self.0));
+        tokio::spawn(async move {
+            let loading = async {
+                let mut loaded = Vec::new();
+                for (id, names) in archive::load(&service.0, data, platform, name).await? {
+                    let image = service.wire(service.0.find(&id.to_string())?).await?;
+                    if names.is_empty() {
+                        loaded.push(LoadedImage { image: Some(image), name: String::new() });
+                    } else {
+                        loaded.extend(
+                            names.iter().map(|n| LoadedImage { image: Some(image.clone()), name: n.familiar() }),
+                        );
+                    }
+                }
+                Ok(loaded)
+            };
+            let result: Result<Vec<LoadedImage>, Error> = tokio::select! {
+                result = loading => result,
+                () = answers.closed() => return,
+            };
+            match result {
+                Err(error) => drop(answers.send(Err(status(error))).await),
+                Ok(loaded) => {
+                    for image in loaded {
+                        let message = Some(load_progress::Message::Loaded(image));
+                        if answers.send(Ok(LoadProgress { message })).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn set_uses(&self, request: Request<SetUsesRequest>) -> Result<Response<SetUsesResponse>, Status> {
+        let SetUsesRequest { owner_prefix, uses } = request.into_inner();
+        let mut parsed = Vec::new();
+        for one in uses {
+            parsed.push((one.owner, one.image_id.parse().map_err(Error::from).map_err(status)?));
+        }
+        self.0.set_uses(&owner_prefix, parsed);
+        Ok(Response::new(SetUsesResponse {}))
+    }
+
+    async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<ReleaseResponse>, Status> {
+        self.0.released(&request.into_inner().owner);
+        Ok(Response::new(ReleaseResponse {}))
+    }
+
+    async fn usage(&self, _: Request<UsageRequest>) -> Result<Response<UsageResponse>, Status> {
+        let images = Arc::clone(&self.0);
+        let [(blobs, bytes), (partial_blobs, partial_bytes)] =
+            blocking(move || images.store.blobs.usage()).await.map_err(status)?;
+        let path = self.0.store.blobs.root().display().to_string();
+        Ok(Response::new(UsageResponse { blobs, bytes, partial_blobs, partial_bytes, path }))
+    }
+}
+
+impl Service {
+    async fn done(&self, pulled: pull::Pulled) -> Result<PullProgress, Error> {
+        let image = self.wire(self.0.find(&pulled.id.to_string())?).await?;
+        let done = PullDone { image: Some(image), changed: pulled.changed, digest: pulled.digest.to_string() };
+        Ok(PullProgress { message: Some(Message::Done(done)) })
+    }
+}

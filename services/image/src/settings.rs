@@ -1,0 +1,31 @@
+//! `[image]`
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// The service's section of the configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Settings {
+    /// Layers of one image that are downloaded at the same time.
+    pub(crate) max_concurrent_downloads: usize,
+    /// What is particular to a registry, by its host as it stands in references.
+    pub(crate) registry: BTreeMap<String, Registry>,
+}
+
+/// `[image.registry."HOST"]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Registry {
+    /// Asked in this order before the registry itself; `http://` or `https://` and a host, perhaps a path.
+    pub(crate) mirrors: Vec<String>,
+    /// The registry itself speaks plain HTTP.
+    pub(crate) plain_http: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { max_concurrent_downloads: 4, registry: BTreeMap::new() }
+    }
+}
