@@ -5,7 +5,10 @@ use std::collections::HashSet;
 use ::caps::{CapSet, Capability, CapsHashSet};
 use oci_spec::runtime::{Capabilities, LinuxCapabilities};
 
-use super::error::{Error, Step as _};
+use super::{
+    channel::Child,
+    error::{Error, Step as _},
+};
 
 fn set(wanted: Option<&Capabilities>) -> CapsHashSet {
     let mut set = HashSet::new();
@@ -31,12 +34,17 @@ pub(crate) fn bound(capabilities: &LinuxCapabilities) -> Result<(), Error> {
 }
 
 /// Gives the process its sets, once it has its user. What the shim itself does not have is left out: nobody can give it.
-pub(crate) fn apply(capabilities: &LinuxCapabilities) -> Result<(), Error> {
+pub(crate) fn apply(capabilities: &LinuxCapabilities, channel: &Child) -> Result<(), Error> {
     let own = ::caps::read(None, CapSet::Permitted).step(|| "reading the own capabilities")?;
     let within = |wanted: CapsHashSet| wanted.intersection(&own).copied().collect::<CapsHashSet>();
-    let permitted = within(set(capabilities.permitted().as_ref()));
-    let effective: CapsHashSet =
-        set(capabilities.effective().as_ref()).intersection(&permitted).copied().collect();
+    let wanted = set(capabilities.permitted().as_ref());
+    let permitted = within(wanted.clone());
+    let mut missing: Vec<String> = wanted.difference(&permitted).map(ToString::to_string).collect();
+    if !missing.is_empty() {
+        missing.sort();
+        channel.warn(&format!("not to be had on this machine: {}", missing.join(", ")));
+    }
+    let effective: CapsHashSet = set(capabilities.effective().as_ref()).intersection(&permitted).copied().collect();
     let inheritable = within(set(capabilities.inheritable().as_ref()));
     let step = |which: &'static str| move || format!("setting the {which} capabilities");
     // Inheritable may grow only while the permitted set is still whole.

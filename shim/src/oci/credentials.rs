@@ -5,12 +5,14 @@ use oci_spec::runtime::{PosixRlimit, Process};
 
 use super::{
     caps,
+    channel::Child,
     error::{Error, Step as _},
     seccomp::Program,
+    user::Identity,
 };
 
 /// Sets the resource limits. One above what the shim itself may have is clamped to that.
-pub(crate) fn limits(rlimits: Option<&Vec<PosixRlimit>>) -> Result<(), Error> {
+pub(crate) fn limits(rlimits: Option<&Vec<PosixRlimit>>, channel: &Child) -> Result<(), Error> {
     for limit in rlimits.into_iter().flatten() {
         let name = limit.typ().to_string();
         let resource = resource(&name).ok_or_else(|| Error::Spec(format!("there is no resource limit {name}")))?;
@@ -27,6 +29,13 @@ pub(crate) fn limits(rlimits: Option<&Vec<PosixRlimit>>) -> Result<(), Error> {
             wanted.rlim_max = wanted.rlim_max.min(own.rlim_max);
             wanted.rlim_cur = wanted.rlim_cur.min(wanted.rlim_max);
             if set(&wanted) {
+                channel.warn(&format!(
+                    "{name} cannot be raised on this machine: it is {} (at most {}) instead of {} (at most {})",
+                    wanted.rlim_cur,
+                    wanted.rlim_max,
+                    limit.soft(),
+                    limit.hard()
+                ));
                 continue;
             }
         }
@@ -58,22 +67,44 @@ fn resource(name: &str) -> Option<libc::__rlimit_resource_t> {
 }
 
 /// Sets how readily the kernel's OOM killer takes this process. Where the machine forbids a value as low as asked for,
-/// the lowest that it allows is kept.
-pub(crate) fn oom_score(adjustment: Option<i32>) -> Result<(), Error> {
+/// the lowest that it allows is taken.
+pub(crate) fn oom_score(adjustment: Option<i32>, channel: &Child) -> Result<(), Error> {
     let Some(wanted) = adjustment else { return Ok(()) };
     let path = "/proc/self/oom_score_adj";
-    match std::fs::write(path, wanted.to_string()) {
-        Ok(()) => Ok(()),
-        Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
-            let own: i32 = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-            if wanted > own { Err(error).step(|| format!("writing {wanted} to {path}")) } else { Ok(()) }
-        }
-        Err(error) => Err(error).step(|| format!("writing {wanted} to {path}")),
+    let write = |value: i32| std::fs::write(path, value.to_string());
+    let denied = match write(wanted) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.raw_os_error() == Some(libc::EACCES) => error,
+        Err(error) => return Err(error).step(|| format!("writing {wanted} to {path}")),
+    };
+    let own: i32 = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    if wanted > own {
+        return Err(denied).step(|| format!("writing {wanted} to {path}"));
     }
+    // The own value is always allowed; the lowest allowed lies between.
+    let (mut refused, mut allowed) = (wanted, own);
+    while allowed - refused > 1 {
+        let middle = refused + (allowed - refused) / 2;
+        if write(middle).is_ok() {
+            allowed = middle;
+        } else {
+            refused = middle;
+        }
+    }
+    write(allowed).step(|| format!("writing {allowed} to {path}"))?;
+    if allowed != wanted {
+        channel.warn(&format!("this machine does not allow an OOM score adjustment of {wanted}; it is {allowed}"));
+    }
+    Ok(())
 }
 
 /// Becomes the user, with capabilities and seccomp. Nothing of what comes after this may need a privilege.
-pub(crate) fn assume(process: &Process, seccomp: Option<&Program>) -> Result<(), Error> {
+pub(crate) fn assume(
+    process: &Process,
+    identity: &Identity,
+    seccomp: Option<&Program>,
+    channel: &Child,
+) -> Result<(), Error> {
     let no_new_privileges = process.no_new_privileges().unwrap_or(false);
     // Without no-new-privileges the kernel wants CAP_SYS_ADMIN for a filter, which is about to go.
     if let (Some(program), false) = (seccomp, no_new_privileges) {
@@ -82,23 +113,25 @@ pub(crate) fn assume(process: &Process, seccomp: Option<&Program>) -> Result<(),
     if let Some(capabilities) = process.capabilities() {
         caps::bound(capabilities)?;
     }
-    let user = process.user();
     nix::sys::prctl::set_keepcaps(true).step(|| "keeping capabilities over the change of user")?;
-    let groups: Vec<Gid> =
-        user.additional_gids().iter().flatten().map(|gid| Gid::from_raw(*gid)).collect();
-    let (uid, gid) = (Uid::from_raw(user.uid()), Gid::from_raw(user.gid()));
-    setgroups(&groups).step(|| "setting the supplementary groups")?;
+    let groups: Vec<Gid> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+    match setgroups(&groups) {
+        // A user namespace may forbid it; then there is nothing to set.
+        Err(nix::Error::EPERM) if groups.is_empty() => {}
+        other => other.step(|| "setting the supplementary groups")?,
+    }
     setresgid(gid, gid, gid).step(|| format!("becoming group {gid}"))?;
     setresuid(uid, uid, uid).step(|| format!("becoming user {uid}"))?;
-    if let Some(mask) = user.umask() {
-        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask));
-    }
+    // Not what the shim happens to have.
+    let mask = process.user().umask().unwrap_or(0o022);
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask));
     match process.capabilities() {
         Some(capabilities) => {
             // The change of user cleared the effective set; the permitted one was kept.
             let permitted = ::caps::read(None, ::caps::CapSet::Permitted).step(|| "reading the own capabilities")?;
             ::caps::set(None, ::caps::CapSet::Effective, &permitted).step(|| "raising the own capabilities")?;
-            caps::apply(capabilities)?;
+            caps::apply(capabilities, channel)?;
         }
         None if !uid.is_root() => {
             ::caps::clear(None, ::caps::CapSet::Effective).step(|| "dropping capabilities")?;

@@ -2,11 +2,11 @@
 
 /// A failure, told so that it can be shown to whoever typed the command.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    /// The program is not there.
+pub enum Error {
+    /// The program is not there; exit code 127.
     #[error("{0}")]
     CommandNotFound(String),
-    /// The program is there and cannot be executed.
+    /// The program is there and cannot be executed; exit code 126.
     #[error("{0}")]
     NotExecutable(String),
     /// A step failed.
@@ -17,14 +17,23 @@ pub(crate) enum Error {
         /// Why it failed.
         why: String,
     },
-    /// The bundle asks for something that does not exist or is not supported.
+    /// The bundle asks for something that cannot be meant.
     #[error("the container's configuration cannot be used: {0}")]
     Spec(String),
+    /// The bundle asks for something that berth, or this machine, cannot do.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The container has no process any more.
+    #[error("the container is not running")]
+    NotRunning,
+    /// The container's processes are frozen.
+    #[error("the container is paused, resume it first")]
+    Paused,
 }
 
 impl Error {
     /// A failed step.
-    pub(crate) fn step(what: impl Into<String>, why: impl ToString) -> Self {
+    pub fn step(what: impl Into<String>, why: impl ToString) -> Self {
         Self::Step { what: what.into(), why: why.to_string() }
     }
 }

@@ -20,8 +20,8 @@ use super::error::{Error, Step as _};
 const INSTRUCTION: usize = 8;
 
 /// A compiled filter.
-#[derive(Debug)]
-pub(crate) struct Program {
+#[derive(Clone, Debug)]
+pub struct Program {
     code: Vec<u8>,
     flags: libc::c_ulong,
 }
@@ -29,7 +29,7 @@ pub(crate) struct Program {
 impl Program {
     /// The program of a profile: from `cache`, where it was made before, or compiled and put there. `None` for a profile
     /// that allows everything.
-    pub(crate) fn of(profile: &LinuxSeccomp, cache: Option<&Path>) -> Result<Option<Self>, Error> {
+    pub fn of(profile: &LinuxSeccomp, cache: Option<&Path>) -> Result<Option<Self>, Error> {
         if profile.listener_path().is_some() {
             return Err(Error::Spec("seccomp listeners are not supported".into()));
         }
@@ -69,7 +69,8 @@ impl Program {
             .collect();
         let program = libc::sock_fprog { len: instructions.len() as u16, filter: instructions.as_mut_ptr() };
         // SAFETY: `program` and what it points to are valid for the length of the call; the kernel checks the code.
-        let done = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, self.flags, &raw const program) };
+        let done =
+            unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, self.flags, &raw const program) };
         if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()).step(|| "loading the seccomp filter") }
     }
 }
@@ -126,7 +127,9 @@ fn compile(profile: &LinuxSeccomp) -> Result<Vec<u8>, Error> {
             // A name that libseccomp does not know is a call that this kernel's ABI does not have either.
             let Ok(syscall) = ScmpSyscall::from_name(name) else { continue };
             match rule.args().as_deref() {
-                None | Some([]) => filter.add_rule(action, syscall).step(failed)?,
+                None | Some([]) => {
+                    filter.add_rule(action, syscall).step(failed)?;
+                }
                 Some(arguments) => conditional(&mut filter, action, syscall, arguments)?,
             }
         }
@@ -154,7 +157,7 @@ fn conditional(
         }
         return Ok(());
     }
-    filter.add_rule_conditional(action, syscall, &comparisons).step(failed)
+    filter.add_rule_conditional(action, syscall, &comparisons).step(failed).map(|_| ())
 }
 
 fn compare(argument: &LinuxSeccompArg) -> ScmpArgCompare {
