@@ -23,6 +23,8 @@ use crate::{
 /// A broken connection is made anew this often without a new byte.
 const FRUITLESS: u32 = 5;
 const BACKOFF: Duration = Duration::from_millis(200);
+/// An upstream that wants to be left alone for longer ends the download.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// A blob whose size the upstream does not say may be this large.
 const MAX_UNANNOUNCED: u64 = 32 << 30;
 /// A connection that brings less than this in a window is given up for another: a trickle could last for hours.
@@ -60,7 +62,7 @@ pub(super) async fn run(
     loop {
         let answer = match ask(fill, upstream, repository, at, !first).await {
             Ok(answer) => answer,
-            Err(refusal) if !first && refusal.is_outage() && fruitless < FRUITLESS => {
+            Err(refusal) if !first && fruitless < FRUITLESS && worth_waiting(&refusal) => {
                 if fill.readers.borrow().eq(&0) && fills.left(fill) {
                     return Ok(Done::Abandoned);
                 }
@@ -122,6 +124,11 @@ pub(super) async fn run(
         }
         prefix = Some(end);
     }
+}
+
+/// An outage that may be over before those who wait give up.
+fn worth_waiting(refusal: &Refusal) -> bool {
+    refusal.is_outage() && refusal.retry_after.is_none_or(|wait| wait <= LONGEST_WAIT)
 }
 
 async fn ask(

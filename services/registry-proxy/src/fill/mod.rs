@@ -14,12 +14,10 @@ use std::{
 };
 
 use berth_core::Digest;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::{refusal::Refusal, store::Store, upstream::Upstream};
 
-/// Downloads at the same time; more wait their turn.
-const CONCURRENT: usize = 32;
 /// Without readers, a fill goes on when this part of it is here.
 const WORTH_FINISHING: (u64, u64) = (1, 2);
 
@@ -54,7 +52,6 @@ struct Fill {
 pub(crate) struct Fills {
     store: Arc<Store>,
     list: Mutex<HashMap<Digest, Arc<Fill>>>,
-    turns: Semaphore,
 }
 
 /// Somebody who reads a fill; while there is one, the fill goes on.
@@ -111,7 +108,7 @@ fn broke_off(digest: &Digest) -> Refusal {
 
 impl Fills {
     pub(crate) fn new(store: Arc<Store>) -> Self {
-        Self { store, list: Mutex::default(), turns: Semaphore::new(CONCURRENT) }
+        Self { store, list: Mutex::default() }
     }
 
     /// Joins the download of a blob, where there is one.
@@ -149,8 +146,10 @@ impl Fills {
     }
 
     async fn run(self: Arc<Self>, fill: Arc<Fill>, upstream: Arc<Upstream>, repository: String) {
-        // Never closed.
-        let _turn = self.turns.acquire().await;
+        let _turn = upstream.turn().await;
+        if *fill.readers.borrow() == 0 && self.left(&fill) {
+            return;
+        }
         let end = match download::run(&self, &fill, &upstream, &repository).await {
             // Nobody reads it: `left` took it off the list.
             Ok(download::Done::Abandoned) => return,

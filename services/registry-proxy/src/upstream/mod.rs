@@ -13,6 +13,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode, header};
 use reqwest::Response;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{Error, refusal::Refusal, settings};
 use challenge::Challenge;
@@ -27,6 +28,8 @@ const ATTEMPTS: u32 = 3;
 const BACKOFF: Duration = Duration::from_millis(200);
 /// An upstream that wants to be left alone for longer than this is not waited for.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// Downloads at the same time; more wait their turn, so that one slow upstream holds up no other.
+const DOWNLOADS: usize = 32;
 /// Bodies of errors are read this far.
 const MAX_ERROR: usize = 64 << 10;
 
@@ -39,6 +42,7 @@ pub(crate) struct Upstream {
     circuit: Circuit,
     counts: Counts,
     last_error: Mutex<String>,
+    turns: Semaphore,
 }
 
 /// What to ask for.
@@ -83,6 +87,7 @@ impl Upstream {
             circuit: Circuit::default(),
             counts: Counts::default(),
             last_error: Mutex::default(),
+            turns: Semaphore::new(DOWNLOADS),
         })
     }
 
@@ -96,6 +101,12 @@ impl Upstream {
 
     pub(crate) fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// Waits for a place among the downloads.
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // Never closed, so there always is one.
+        self.turns.acquire().await.ok()
     }
 
     /// What went wrong last; empty where the last request went well.

@@ -144,3 +144,38 @@ async fn what_is_not_there_is_said_and_remembered() {
     assert_eq!(upstream.asked().len(), 2);
     assert_eq!(std::fs::read_dir(proxy.stored().join("ingest")).unwrap().count(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_is_passed_on_to_who_asks_for_what_is_not_here() {
+    let (upstream, proxy) = mirror("").await;
+    upstream.fail(Some((429, Some(600))));
+    let answer = proxy.get("a/manifests/1").await;
+    assert_eq!((answer.status().as_u16(), answer.headers()["retry-after"].to_str().unwrap()), (429, "601"));
+    assert!(answer.text().await.unwrap().contains("TOOMANYREQUESTS"));
+    assert_eq!(upstream.asked().len(), 1);
+}
+
+/// Whatever is evicted under whoever reads it: what is answered is right.
+#[tokio::test(flavor = "multi_thread")]
+async fn eviction_beneath_readers_harms_nobody() {
+    let (upstream, proxy) = mirror("max_size = 500000").await;
+    let contents: Vec<Vec<u8>> = (1..=12).map(|n| noise(n * 20_000)).collect();
+    let paths: Vec<String> = contents.iter().map(|content| upstream.blob("library/a", content)).collect();
+    let clients = (0..6).map(|client| {
+        let (proxy, contents, paths) = (&proxy, &contents, &paths);
+        async move {
+            for step in 0..30 {
+                let which = (client * 7 + step * 5) % contents.len();
+                let answer = proxy.get(&paths[which]).await;
+                assert_eq!(answer.status(), 200);
+                assert!(answer.bytes().await.unwrap() == contents[which]);
+            }
+        }
+    });
+    futures::future::join_all(clients).await;
+    let status = proxy.status().await;
+    assert!(status.bytes <= 500_000 && status.blobs > 0, "{status:?}");
+    assert!(upstream.asked().len() > contents.len(), "something was evicted and fetched again");
+    let on_disk = std::fs::read_dir(proxy.stored().join("blobs/sha256")).unwrap().count() as u64;
+    assert_eq!(on_disk, status.blobs);
+}
