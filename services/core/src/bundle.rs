@@ -5,6 +5,25 @@
 //! a reboot, as the processes are. A bundle without [`OPTIONS`] comes from another runtime service (containerd): the
 //! shim then does exactly what shim v2 says, with the standard streams named in its requests.
 //!
+//! The order of things, with a bundle of ours:
+//!
+//! 1. The runtime service writes [`CONFIG`] and [`OPTIONS`], listens on [`SHIM_SOCKET`], and executes the shim from a
+//!    sealed copy: `containerd-shim-berth-v2 -namespace berth -id ID -bundle BUNDLE serve`, the bundle as its working
+//!    directory, a session of its own, [`SHIM_LOG`] as standard output and error, the listening socket as descriptor
+//!    [`SHIM_SOCKET_FD`] and, where the configuration's network namespace is `/proc/self/fd/4`, that namespace as
+//!    descriptor [`NETNS_FD`].
+//! 2. Over the socket it speaks `containerd.task.v2.Task`. `Create` carries the mounts of the root file system; its
+//!    streams are empty, because [`Options`] says where they go. Whoever shall see the first byte attaches between
+//!    `Create` and `Start`. `Wait` answers when [`EXIT`] is there. `Delete`, then `Shutdown`, end it.
+//! 3. `Exec` carries an OCI process as JSON; `stdin`, `stdout` and `stderr` are empty for `/dev/null` or
+//!    [`ATTACHED`], which means a client of [`ATTACH_SOCKET`] whose hello names the exec ID and which comes between
+//!    `Exec` and `Start`.
+//! 4. A failure is a ttrpc status: `NOT_FOUND` the program is not there (exit code 127) or there is no such process,
+//!    `PERMISSION_DENIED` the program cannot be executed (126), `FAILED_PRECONDITION` not running or paused,
+//!    `INVALID_ARGUMENT` the configuration cannot be used, `UNIMPLEMENTED` not possible here, else `INTERNAL`.
+//! 5. The metadata of a request may carry `traceparent` (W3C Trace Context); the shim's span of it is in [`SPANS`].
+//! 6. A shim that died without [`EXIT`] is cleaned up after by `containerd-shim-berth-v2 … delete`.
+//!
 //! Sockets in the directory are reached by a path relative to it or through `/proc/self/fd/N/`, because a socket's
 //! address holds 107 bytes and a bundle's path may be longer.
 
@@ -36,6 +55,11 @@ pub const SPANS: &str = "spans.jsonl";
 
 /// The descriptor on which a shim started with the argument `serve` finds its listening ttrpc socket.
 pub const SHIM_SOCKET_FD: i32 = 3;
+/// The descriptor on which it finds the network namespace that the configuration names as `/proc/self/fd/4`. The shim
+/// closes it when the container is made, so that the namespace lives as long as the container's processes.
+pub const NETNS_FD: i32 = 4;
+/// What a stream of an exec request is called when a client of the attach socket is its other end.
+pub const ATTACHED: &str = "attach";
 
 /// How the shim treats this container, beyond the OCI configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
