@@ -8,12 +8,31 @@ const FILES: &[&str] = &[
     "containerd/services/snapshots/v1/snapshots.proto",
 ];
 
+/// What a container is made from and where it is attached: the runtime service keeps these in its records, as JSON that
+/// an older record's missing fields do not break.
+const KEPT: &[&str] = &[
+    "ContainerSpec",
+    "Ulimit",
+    "Resources",
+    "Mount",
+    "Device",
+    "PortMapping",
+    "LogConfig",
+    "NetworkEndpoint",
+    "MountPoint",
+];
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     for file in FILES {
         println!("cargo::rerun-if-changed={file}");
     }
     println!("cargo::rerun-if-changed=containerd/types/mount.proto");
     let descriptors = protox::compile(FILES, ["."])?;
-    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    let mut build = tonic_prost_build::configure().bytes(".");
+    for message in KEPT {
+        let path = format!(".berth.runtime.v1.{message}");
+        build = build.message_attribute(path, "#[derive(serde::Serialize, serde::Deserialize)]\n#[serde(default)]");
+    }
+    build.compile_fds(descriptors)?;
     Ok(())
 }
