@@ -1,0 +1,91 @@
+//! What can go wrong with networks, and what a caller is told of it.
+
+use std::{io, path::PathBuf};
+
+use berth_core::{Failure, Kind, failure::chain};
+
+/// A failure of the networks.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what each is")]
+pub(crate) enum Error {
+    #[error("network {name} not found")]
+    NotFound { name: String },
+    #[error("network mode {mode:?} is none of bridge, host, none, container:NAME and a network's name")]
+    BadMode { mode: String },
+    #[error("Bind for {address}:{port} failed: port is already allocated")]
+    PortTaken { address: String, port: u16 },
+    #[error("cannot publish port {port}: {why}")]
+    BadPort { port: String, why: String },
+    #[error("cannot publish on {address}:{port}: {source}")]
+    CannotBind { address: String, port: u16, source: io::Error },
+    #[error("no free port is left on {address} between {first} and {last}")]
+    NoPortLeft { address: String, first: u16, last: u16 },
+    #[error("no address is left in {subnet}")]
+    NoAddressLeft { subnet: String },
+    #[error("[runtime.network] subnet {subnet:?}: {why}")]
+    BadSubnet { subnet: String, why: &'static str },
+    #[error("the subnet {subnet} of the network bridge overlaps the route to {route} of {link}")]
+    Overlap { subnet: String, route: String, link: String },
+    #[error("every subnet that could be the bridge's overlaps a route of the host: {tried}")]
+    NoSubnetLeft { tried: String },
+    #[error("container {id} is attached already")]
+    Attached { id: String },
+    #[error("the network namespace of process {pid}: {source}")]
+    Namespace { pid: u32, source: io::Error },
+    #[error("extra host {text:?}: {why}")]
+    BadHost { text: String, why: &'static str },
+    #[error("{what} {on}: {source}")]
+    Netlink { what: &'static str, on: String, source: io::Error },
+    #[error("{what} {path}: {source}")]
+    Io { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("{what} panicked")]
+    Panicked { what: &'static str },
+}
+
+impl Error {
+    /// A failure of the file system with what was done to what.
+    pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { what, path, source }
+    }
+
+    /// A refusal of the kernel with what it was asked.
+    pub(crate) fn netlink(what: &'static str, on: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let on = on.into();
+        move |source| Self::Netlink { what, on, source }
+    }
+
+    fn kind(&self) -> Kind {
+        match self {
+            Self::NotFound { .. } => Kind::NotFound,
+            Self::BadMode { .. } | Self::BadPort { .. } | Self::BadSubnet { .. } | Self::BadHost { .. } => {
+                Kind::InvalidArgument
+            }
+            Self::PortTaken { .. }
+            | Self::CannotBind { .. }
+            | Self::Attached { .. }
+            | Self::Overlap { .. }
+            | Self::NoSubnetLeft { .. } => Kind::FailedPrecondition,
+            Self::NoPortLeft { .. } | Self::NoAddressLeft { .. } => Kind::ResourceExhausted,
+            Self::Namespace { .. } | Self::Netlink { .. } | Self::Io { .. } | Self::Panicked { .. } => Kind::Internal,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        let failure = Failure::new(error.kind(), chain(&error));
+        match error {
+            Error::PortTaken { port, .. } => failure
+                .reason("PORT_TAKEN")
+                .hint(format!("`berth ps --filter publish={port}` or `ss -ltnup` shows who has it")),
+            Error::Overlap { .. } | Error::NoSubnetLeft { .. } => {
+                failure.hint("choose a free one with `subnet` in [runtime.network] of the configuration")
+            }
+            Error::Netlink { source, .. } if source.raw_os_error() == Some(libc::EPERM) => {
+                failure.hint("the runtime service needs CAP_NET_ADMIN")
+            }
+            _ => failure,
+        }
+    }
+}

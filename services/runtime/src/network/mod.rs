@@ -1,0 +1,16 @@
+//! Networks: a bridge, an address and published ports for each container, and the files that tell it its names.
+//!
+//! Nothing here is stored: what is live is told by the containers' records at [`Networks::recover`]. A container's
+//! namespace belongs to its processes, and the veth pair goes with it. Of the firewall, one table is ours and nothing
+//! else is touched.
+
+mod error;
+pub(crate) mod files;
+mod networks;
+mod request;
+mod settings;
+
+pub(crate) use error::Error;
+pub(crate) use networks::Networks;
+pub(crate) use request::{Attached, Live, Mode, Request};
+pub(crate) use settings::Settings;

@@ -1,0 +1,62 @@
+//! What can go wrong with volumes and mounts, and what a caller is told of it.
+
+use std::{io, path::PathBuf};
+
+use berth_core::{Failure, Kind, failure::chain};
+
+/// A failure of the volumes.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what each is")]
+pub(crate) enum Error {
+    #[error("get {name}: no such volume")]
+    NotFound { name: String },
+    #[error("remove {name}: volume is in use - [{}]", .by.join(", "))]
+    InUse { name: String, by: Vec<String> },
+    #[error(
+        "create {name}: {name:?} includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" \
+         are allowed. If you intended to pass a host directory, use absolute path"
+    )]
+    BadName { name: String },
+    #[error("invalid mount config for type \"{kind}\": {why}")]
+    BadMount { kind: &'static str, why: String },
+    #[error("Duplicate mount point: {target}")]
+    Duplicate { target: String },
+    #[error("{what} {path}: {source}")]
+    Io { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("cannot fill volume {name} with the image's {path}: {source}")]
+    Fill { name: String, path: String, source: io::Error },
+    #[error("{what} panicked")]
+    Panicked { what: &'static str },
+}
+
+impl Error {
+    /// A failure of the file system with what was done to what.
+    pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { what, path, source }
+    }
+
+    fn kind(&self) -> Kind {
+        match self {
+            Self::NotFound { .. } => Kind::NotFound,
+            Self::InUse { .. } => Kind::FailedPrecondition,
+            Self::BadName { .. } | Self::BadMount { .. } | Self::Duplicate { .. } => Kind::InvalidArgument,
+            Self::Io { source, .. } | Self::Fill { source, .. }
+                if matches!(source.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) =>
+            {
+                Kind::ResourceExhausted
+            }
+            Self::Io { .. } | Self::Fill { .. } | Self::Panicked { .. } => Kind::Internal,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        let failure = Failure::new(error.kind(), chain(&error));
+        if error.kind() == Kind::ResourceExhausted {
+            return failure.reason("NO_SPACE").hint("free some space on the file system of the volumes");
+        }
+        failure
+    }
+}

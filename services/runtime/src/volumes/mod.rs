@@ -1,0 +1,11 @@
+//! Volumes, bind mounts and temporary file systems: what `ContainerSpec.mounts` and an image's volumes become.
+//!
+//! A volume is the directory `<name>/_data`; that directory is the record. Beside it lies `volume.json` with what is
+//! only told, never needed. What is deleted is renamed away first and cleaned afterwards.
+
+mod error;
+mod fill;
+mod volume;
+
+pub(crate) use error::Error;
+pub(crate) use volume::{Volume, Volumes};
