@@ -281,7 +281,7 @@ mod tests {
             ("redis:", "tag"),
             ("redis@sha256:12", "length"),
             ("a//b", "component"),
-            ("../../etc/passwd", "component"),
+            ("../../etc/passwd", "host"),
             ("a/../b", "component"),
             ("a___b", "component"),
             ("host:99999/a", "port"),
