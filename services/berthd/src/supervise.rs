@@ -3,6 +3,7 @@
 //! that ends, so that a new one finds the sockets free.
 
 use std::{
+    cell::Cell,
     io,
     os::{
         linux::net::SocketAddrExt as _,
@@ -54,11 +55,12 @@ pub(crate) fn run(args: &Args, node: &Node) -> anyhow::Result<()> {
         let [a, b, c, d] = SERVICES.map(|service| Readiness::listen(service, node));
         let sockets = [a?, b?, c?, d?];
         let addresses = sockets.each_ref().map(|socket| socket.address.clone());
-        let [a, b, c, d] = std::array::from_fn(|n| keep(SERVICES[n], args, node, &addresses[n]));
+        let ready = SERVICES.map(|_| Cell::new(false));
+        let [a, b, c, d] = std::array::from_fn(|n| keep(SERVICES[n], args, node, &addresses[n], &ready[n]));
         let ready = async {
-            for socket in sockets {
-                socket.heard().await?;
-            }
+            let [a, b, c, d] = sockets;
+            let [e, f, g, h] = &ready;
+            tokio::try_join!(a.heard(e), b.heard(f), c.heard(g), d.heard(h))?;
             serve::notify_ready();
             tracing::info!("the node is ready");
             anyhow::Ok(())
@@ -70,13 +72,19 @@ pub(crate) fn run(args: &Args, node: &Node) -> anyhow::Result<()> {
     })
 }
 
-/// Keeps one service running. Answers only if it cannot be started at all.
-async fn keep(service: &str, args: &Args, node: &Node, readiness: &str) -> anyhow::Result<()> {
+/// Keeps one service running. Answers only if it cannot be started at all: the program is not there, or it ended by
+/// itself, with a reason that it printed, before it was ever ready.
+async fn keep(service: &str, args: &Args, node: &Node, readiness: &str, was_ready: &Cell<bool>) -> anyhow::Result<()> {
     let mut wait = SHORTEST_WAIT;
     loop {
         let started = Instant::now();
         let mut child = spawn(service, args, node, readiness)?;
         let status = child.wait().await.with_context(|| format!("cannot wait for the {service} service"))?;
+        anyhow::ensure!(
+            was_ready.get() || status.code().is_none(),
+            "the {service} service cannot start ({}); what it said is above",
+            describe(status)
+        );
         if started.elapsed() >= WELL {
             wait = SHORTEST_WAIT;
         }
@@ -139,9 +147,9 @@ impl Readiness {
         Ok(Self { address: format!("@{name}"), socket })
     }
 
-    /// Answers when the service has said so for the first time. What it says later, when it was started again, is taken
+    /// Answers, and sets `ready`, when the service has said so for the first time. What it says later, when it was started again, is taken
     /// and dropped, so that no sender ever waits for room.
-    async fn heard(self) -> anyhow::Result<()> {
+    async fn heard(self, ready: &Cell<bool>) -> anyhow::Result<()> {
         let mut message = [0; 256];
         loop {
             let size = self.socket.recv(&mut message).await.context("cannot hear a service's readiness")?;
@@ -149,6 +157,7 @@ impl Readiness {
                 break;
             }
         }
+        ready.set(true);
         tokio::spawn(async move { while self.socket.recv(&mut message).await.is_ok() {} });
         Ok(())
     }

@@ -62,6 +62,22 @@ fn configuration_that_cannot_be_read() {
     let unknown = berthd("[snapshoter]\ndriver = 'vfs'");
     assert!(unknown.contains("snapshoter") && unknown.contains("config.toml"), "{unknown}");
     assert!(berthd("root = ").contains("config.toml"));
+    // What only the service itself can judge ends the node as well, instead of being tried for ever.
+    let driver = berthd("[snapshotter]\ndriver = 'zfs'");
+    assert!(driver.contains("zfs") && driver.contains("snapshotter service cannot start"), "{driver}");
+}
+
+#[test]
+fn a_state_directory_of_somebody_else_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    fs::create_dir(&state).unwrap();
+    std::os::unix::fs::chown(&state, Some(65534), None).unwrap();
+    let mut command = Command::new(fixtures::binary("berthd"));
+    command.arg("all").arg("--state").arg(&state).arg("--root").arg(directory.path().join("root"));
+    let refused = run(&mut command, b"").fails(1);
+    assert!(refused.contains("belongs to user 65534"), "{refused}");
+    assert_eq!(fs::read_dir(&state).unwrap().count(), 0, "nothing was put there");
 }
 
 #[test]
