@@ -20,7 +20,7 @@ const ROUNDS: usize = 3;
 pub(crate) fn report(layout: &Path, netns: &Netns) -> anyhow::Result<()> {
     let layers = layers(layout)?;
     let (mut berth, mut tar, mut docker) = (Vec::new(), Vec::new(), Vec::new());
-    let mut kept = Vec::new();
+    let (mut kept, mut nodes) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let directory = tempfile::tempdir()?;
         tar.push(untar(&layers, directory.path())?);
@@ -30,7 +30,7 @@ pub(crate) fn report(layout: &Path, netns: &Netns) -> anyhow::Result<()> {
         node.berth(&["pull", "-q", "127.0.0.1:5000/library/big:latest"]).ok();
         berth.push(started.elapsed().as_secs_f64());
         node.shut_down();
-        std::mem::forget(node);
+        nodes.push(node);
     }
     if Path::new("/usr/sbin/dockerd").exists() {
         let engine = engine::docker(netns)?;
