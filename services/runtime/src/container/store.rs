@@ -1,0 +1,276 @@
+//! The records, in one transactional store. A thread of its own writes it and gathers what is asked at the same time
+//! into one commit, so that twenty starts cost little more than one. Beside each container's data lies a copy, from
+//! which a damaged store is rebuilt.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+};
+
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    container::record::{Record, Time},
+    error::{Error, Result},
+};
+
+const CONTAINERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("containers");
+const JOBS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("jobs");
+/// The copy of a record in its container's directory.
+const COPY: &str = "container.json";
+/// Changes that wait to be written.
+const QUEUE: usize = 256;
+
+/// Work that takes more than one step, by the id of its container; found at a start, it is undone or finished.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "job", rename_all = "lowercase")]
+pub(crate) enum Job {
+    /// The container is being made: everything of it is to be undone.
+    Create { name: String },
+    /// The container's record is gone: what else is left of it is to go.
+    Remove { mounts: Vec<berth_proto::berth::runtime::v1::MountPoint>, volumes: bool },
+}
+
+/// What one transaction changes.
+#[derive(Debug, Default)]
+pub(crate) struct Change {
+    pub(crate) put: Option<Arc<Record>>,
+    pub(crate) remove: Option<String>,
+    pub(crate) put_job: Option<(String, Job)>,
+    pub(crate) remove_job: Option<String>,
+}
+
+/// All that the store has.
+#[derive(Debug, Default)]
+pub(crate) struct Contents {
+    pub(crate) records: Vec<Record>,
+    pub(crate) jobs: BTreeMap<String, Job>,
+}
+
+type Answer = oneshot::Sender<Result<()>>;
+
+/// The store. Cloning gives another handle.
+#[derive(Clone, Debug)]
+pub(crate) struct Store(mpsc::Sender<(Change, Answer)>);
+
+impl Store {
+    /// Opens the store at `path`, or makes it, and reads everything. Blocks.
+    pub(crate) fn open(path: &Path, containers: &Path) -> Result<(Self, Contents)> {
+        let (database, contents) = match try_open(path) {
+            Ok(opened) => opened,
+            Err(error) if !path.exists() || !is_damage(&error) => return Err(error),
+            Err(error) => rebuild(path, containers, &error)?,
+        };
+        let (changes, queue) = mpsc::channel(QUEUE);
+        let writer = Writer { path: path.into(), containers: containers.into(), database };
+        thread::Builder::new()
+            .name("store".into())
+            .spawn(move || writer.run(queue))
+            .map_err(Error::io("cannot start the thread of", path))?;
+        Ok((Self(changes), contents))
+    }
+
+    /// Commits a change; it is durable when this answers.
+    pub(crate) async fn commit(&self, change: Change) -> Result<()> {
+        let (answer, answered) = oneshot::channel();
+        let gone = || Error::Panicked { what: "the store's thread" };
+        self.0.send((change, answer)).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+
+    /// Keeps a record.
+    pub(crate) async fn put(&self, record: Arc<Record>) -> Result<()> {
+        self.commit(Change { put: Some(record), ..Change::default() }).await
+    }
+
+    /// A job is done. If that is forgotten the job is done again, which does no harm, so nobody waits for it.
+    pub(crate) fn job_done(&self, id: &str) {
+        let (answer, _) = oneshot::channel();
+        let _ = self.0.try_send((Change { remove_job: Some(id.into()), ..Change::default() }, answer));
+    }
+}
+
+fn try_open(path: &Path) -> Result<(Database, Contents)> {
+    let failed = |source: redb::Error| Error::Store { path: path.into(), source: source.into() };
+    let read = || -> Result<(Database, Contents), redb::Error> {
+        let database = Database::create(path)?;
+        let transaction = database.begin_write()?;
+        transaction.open_table(CONTAINERS)?;
+        transaction.open_table(JOBS)?;
+        transaction.commit()?;
+        let transaction = database.begin_read()?;
+        let mut contents = Contents::default();
+        for row in transaction.open_table(CONTAINERS)?.iter()? {
+            contents.records.push(decode(row?.1.value())?);
+        }
+        for row in transaction.open_table(JOBS)?.iter()? {
+            let (id, job) = row?;
+            contents.jobs.insert(id.value().to_owned(), decode(job.value())?);
+        }
+        Ok((database, contents))
+    };
+    read().map_err(failed)
+}
+
+/// Whether the file's content is wrong, rather than that it cannot be had at the moment.
+fn is_damage(error: &Error) -> bool {
+    let Error::Store { source, .. } = error else { return false };
+    match &**source {
+        redb::Error::DatabaseAlreadyOpen => false,
+        redb::Error::Io(io) => matches!(io.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof),
+        _ => true,
+    }
+}
+
+fn rebuild(path: &Path, containers: &Path, error: &Error) -> Result<(Database, Contents)> {
+    let aside = path.with_extension(format!("redb.damaged-{}", Time::now().0));
+    tracing::error!(%error, aside = %aside.display(), "the store is damaged; it is moved aside and rebuilt");
+    fs::rename(path, &aside).map_err(Error::io("cannot move aside", path))?;
+    let (database, mut contents) = try_open(path)?;
+    for entry in fs::read_dir(containers).into_iter().flatten().flatten() {
+        let record = fs::read(entry.path().join(COPY)).ok().and_then(|b| serde_json::from_slice::<Record>(&b).ok());
+        match record {
+            Some(record) if entry.file_name() == *record.id => contents.records.push(record),
+            _ => tracing::warn!(directory = %entry.path().display(), "a directory without a record is not taken over"),
+        }
+    }
+    let puts = contents.records.iter().map(|r| Change { put: Some(Arc::new(r.clone())), ..Change::default() });
+    write(&database, &puts.collect::<Vec<_>>())
+        .map_err(|source| Error::Store { path: path.into(), source: source.into() })?;
+    Ok((database, contents))
+}
+
+struct Writer {
+    path: PathBuf,
+    containers: PathBuf,
+    database: Database,
+}
+
+impl Writer {
+    fn run(self, mut queue: mpsc::Receiver<(Change, Answer)>) {
+        while let Some(first) = queue.blocking_recv() {
+            let mut batch = vec![first];
+            while let Ok(more) = queue.try_recv() {
+                batch.push(more);
+            }
+            let (changes, answers): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+            let failure = write(&self.database, &changes).err().map(|error| error.to_string());
+            for answer in answers {
+                let result = match &failure {
+                    None => Ok(()),
+                    Some(why) => Err(Error::Store { path: self.path.clone(), source: Box::new(corrupted(why)) }),
+                };
+                let _ = answer.send(result);
+            }
+            if failure.is_none() {
+                changes.iter().filter_map(|change| change.put.as_deref()).for_each(|record| self.copy(record));
+            }
+        }
+    }
+
+    /// The copy is for a damaged store only, so it may lag behind and is not synced.
+    fn copy(&self, record: &Record) {
+        let directory = self.containers.join(&record.id);
+        let new = directory.join(".container.json.new");
+        let write = || fs::write(&new, serde_json::to_vec(record)?).and_then(|()| fs::rename(&new, directory.join(COPY)));
+        match write() {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(%error, directory = %directory.display(), "the copy of a record cannot be written");
+            }
+            // A container that was removed meanwhile has no directory any more.
+            _ => {}
+        }
+    }
+}
+
+fn write(database: &Database, changes: &[Change]) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut containers = transaction.open_table(CONTAINERS)?;
+        let mut jobs = transaction.open_table(JOBS)?;
+        for change in changes {
+            if let Some(record) = &change.put {
+                containers.insert(record.id.as_str(), encode(&**record)?.as_slice())?;
+            }
+            if let Some(id) = &change.remove {
+                containers.remove(id.as_str())?;
+            }
+            if let Some((id, job)) = &change.put_job {
+                jobs.insert(id.as_str(), encode(job)?.as_slice())?;
+            }
+            if let Some(id) = &change.remove_job {
+                jobs.remove(id.as_str())?;
+            }
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, redb::Error> {
+    serde_json::to_vec(value).map_err(|e| corrupted(&e.to_string()))
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, redb::Error> {
+    serde_json::from_slice(bytes).map_err(|e| corrupted(&e.to_string()))
+}
+
+fn corrupted(why: &str) -> redb::Error {
+    redb::StorageError::Corrupted(why.to_owned()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(id: &str) -> Arc<Record> {
+        Arc::new(Record { id: id.into(), name: format!("name-{id}"), ..Record::default() })
+    }
+
+    #[tokio::test]
+    async fn what_was_committed_is_there_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("meta.redb");
+        {
+            let (store, contents) = Store::open(&path, directory.path()).unwrap();
+            assert!(contents.records.is_empty() && contents.jobs.is_empty());
+            let job = ("a".to_owned(), Job::Create { name: "x".into() });
+            store.commit(Change { put_job: Some(job), ..Change::default() }).await.unwrap();
+            let done = Change { put: Some(record("a")), remove_job: Some("a".into()), ..Change::default() };
+            store.commit(done).await.unwrap();
+            store.put(record("b")).await.unwrap();
+            let job = ("b".to_owned(), Job::Remove { mounts: vec![], volumes: true });
+            let change = Change { remove: Some("b".into()), put_job: Some(job), ..Change::default() };
+            store.commit(change).await.unwrap();
+        }
+        // The thread closes the database when the last handle is gone.
+        let contents = loop {
+            match try_open(&path) {
+                Ok((_, contents)) => break contents,
+                Err(_) => thread::yield_now(),
+            }
+        };
+        assert_eq!(contents.records.iter().map(|r| r.name.as_str()).collect::<Vec<_>>(), ["name-a"]);
+        assert_eq!(contents.jobs["b"], Job::Remove { mounts: vec![], volumes: true });
+    }
+
+    #[tokio::test]
+    async fn a_damaged_store_is_moved_aside_and_rebuilt() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("meta.redb");
+        let containers = directory.path().join("containers");
+        fs::create_dir_all(containers.join("a")).unwrap();
+        fs::create_dir_all(containers.join("stray")).unwrap();
+        fs::write(containers.join("a").join(COPY), serde_json::to_vec(&*record("a")).unwrap()).unwrap();
+        fs::write(&path, b"this is no store").unwrap();
+        let (_, contents) = Store::open(&path, &containers).unwrap();
+        assert_eq!(contents.records.len(), 1);
+        let aside = fs::read_dir(directory.path()).unwrap().flatten();
+        assert!(aside.into_iter().any(|e| e.file_name().to_string_lossy().contains("damaged")));
+    }
+}
