@@ -4,6 +4,8 @@ use std::{io, path::PathBuf};
 
 use berth_core::{Failure, Kind, failure::chain};
 
+use crate::network::netlink::Refused;
+
 /// A failure of the networks.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say what each is")]
@@ -34,8 +36,10 @@ pub(crate) enum Error {
     Namespace { pid: u32, source: io::Error },
     #[error("extra host {text:?}: {why}")]
     BadHost { text: String, why: &'static str },
+    #[error("{name} is a link of the host, but no bridge; choose another name with `bridge` in [runtime.network]")]
+    NoBridge { name: String },
     #[error("{what} {on}: {source}")]
-    Netlink { what: &'static str, on: String, source: io::Error },
+    Netlink { what: &'static str, on: String, source: Refused },
     #[error("{what} {path}: {source}")]
     Io { what: &'static str, path: PathBuf, source: io::Error },
     #[error("{what} panicked")]
@@ -50,7 +54,7 @@ impl Error {
     }
 
     /// A refusal of the kernel with what it was asked.
-    pub(crate) fn netlink(what: &'static str, on: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn netlink(what: &'static str, on: impl Into<String>) -> impl FnOnce(Refused) -> Self {
         let on = on.into();
         move |source| Self::Netlink { what, on, source }
     }
@@ -65,6 +69,7 @@ impl Error {
             | Self::CannotBind { .. }
             | Self::Attached { .. }
             | Self::Overlap { .. }
+            | Self::NoBridge { .. }
             | Self::NoSubnetLeft { .. } => Kind::FailedPrecondition,
             Self::NoPortLeft { .. } | Self::NoAddressLeft { .. } => Kind::ResourceExhausted,
             Self::Namespace { .. } | Self::Netlink { .. } | Self::Io { .. } | Self::Panicked { .. } => Kind::Internal,
@@ -82,7 +87,7 @@ impl From<Error> for Failure {
             Error::Overlap { .. } | Error::NoSubnetLeft { .. } => {
                 failure.hint("choose a free one with `subnet` in [runtime.network] of the configuration")
             }
-            Error::Netlink { source, .. } if source.raw_os_error() == Some(libc::EPERM) => {
+            Error::Netlink { source, .. } if source.code == libc::EPERM => {
                 failure.hint("the runtime service needs CAP_NET_ADMIN")
             }
             _ => failure,

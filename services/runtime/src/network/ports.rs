@@ -1,0 +1,276 @@
+//! Published ports: what was asked for, checked, with a port chosen where none was named, and held.
+//!
+//! A published port is held by a bound socket of ours that never listens: no other process can take the port while the
+//! container lives, and the kernel itself says whether it is free. The firewall's rules redirect what arrives before a
+//! socket is looked for.
+
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, SocketAddrV4},
+    os::fd::OwnedFd,
+};
+
+use berth_proto::berth::runtime::v1::PortMapping;
+use rand::Rng as _;
+use rustix::net::{AddressFamily, Protocol as Number, Shutdown, SocketFlags, SocketType, ipproto, sockopt};
+
+use crate::network::Error;
+
+/// A transport protocol that ports can be published for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Protocol {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl Protocol {
+    fn parse(text: &str) -> Option<Self> {
+        match text.to_ascii_lowercase().as_str() {
+            "" | "tcp" => Some(Self::Tcp),
+            "udp" => Some(Self::Udp),
+            "sctp" => Some(Self::Sctp),
+            _ => None,
+        }
+    }
+
+    /// As in `/etc/protocols` and in IP headers.
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+}
+
+/// One port of the host's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct HostPort {
+    /// Unspecified for every address of the host's.
+    pub(crate) address: Ipv4Addr,
+    pub(crate) protocol: Protocol,
+    pub(crate) port: u16,
+}
+
+impl HostPort {
+    /// Whether a packet could be meant for both.
+    pub(crate) fn clashes(self, other: Self) -> bool {
+        let same = self.address == other.address || self.address.is_unspecified() || other.address.is_unspecified();
+        self.protocol == other.protocol && self.port == other.port && same
+    }
+}
+
+/// A port of the host's, and the port of the container's that it leads to.
+#[derive(Debug)]
+pub(crate) struct Published {
+    pub(crate) host: HostPort,
+    pub(crate) container_port: u16,
+    /// Holds the port; `None` where nobody else could take it, or where somebody did while no service ran.
+    pub(crate) held: Option<OwnedFd>,
+}
+
+impl Published {
+    /// As the record keeps it.
+    pub(crate) fn mapping(&self) -> PortMapping {
+        PortMapping {
+            host_ip: self.host.address.to_string(),
+            host_port: self.host.port.into(),
+            container_port: self.container_port.into(),
+            protocol: self.host.protocol.name().into(),
+        }
+    }
+}
+
+/// What a mapping asks for; port 0 for a free one.
+fn read(mapping: &PortMapping) -> Result<(HostPort, u16), Error> {
+    let bad = |port: String, why: &str| Error::BadPort { port, why: why.into() };
+    let protocol = Protocol::parse(&mapping.protocol).ok_or_else(|| {
+        bad(format!("{}/{}", mapping.container_port, mapping.protocol), "its protocol is none of tcp, udp, sctp")
+    })?;
+    let address = match mapping.host_ip.trim_matches(['[', ']']) {
+        "" => Ipv4Addr::UNSPECIFIED,
+        text => match text.parse() {
+            Ok(IpAddr::V4(address)) => address,
+            Ok(IpAddr::V6(_)) => {
+                return Err(bad(
+                    format!("{text}:{}", mapping.host_port),
+                    "the network bridge has no IPv6; publish on an IPv4 address",
+                ));
+            }
+            Err(_) => return Err(bad(format!("{text}:{}", mapping.host_port), "that is no IP address")),
+        },
+    };
+    let port = u16::try_from(mapping.host_port)
+        .map_err(|_| bad(mapping.host_port.to_string(), &format!("invalid hostPort: {}", mapping.host_port)))?;
+    let container_port = u16::try_from(mapping.container_port).ok().filter(|port| *port != 0).ok_or_else(|| {
+        bad(mapping.container_port.to_string(), &format!("invalid containerPort: {}", mapping.container_port))
+    })?;
+    Ok((HostPort { address, protocol, port }, container_port))
+}
+
+/// Whether the mappings can be meant, without holding anything.
+///
+/// # Errors
+/// [`Error::BadPort`]
+pub(crate) fn check(mappings: &[PortMapping]) -> Result<(), Error> {
+    mappings.iter().try_for_each(|mapping| read(mapping).map(|_| ()))
+}
+
+/// Holds every port that is asked for, in the order of the mappings; one that is asked for twice is held once. Named
+/// ports come first, so that none of them is chosen for another mapping. Holds none if one cannot be had. Must run in
+/// the host's network namespace. `taken` says which ports containers have.
+pub(crate) fn hold(mappings: &[PortMapping], taken: impl Fn(HostPort) -> bool) -> Result<Vec<Published>, Error> {
+    let mut wanted = Vec::new();
+    for mapping in mappings {
+        let (host, container_port) = read(mapping)?;
+        if host.port == 0 || !wanted.contains(&(host, container_port)) {
+            wanted.push((host, container_port));
+        }
+    }
+    let mut published: Vec<Option<Published>> = wanted.iter().map(|_| None).collect();
+    for named in [true, false] {
+        for (at, (host, container_port)) in wanted.iter().enumerate().filter(|(_, (host, _))| (host.port != 0) == named)
+        {
+            let ours = |host: HostPort| taken(host) || published.iter().flatten().any(|p| p.host.clashes(host));
+            let (host, held) = if named { (*host, one(*host, ours)?) } else { any(*host, ours)? };
+            published[at] = Some(Published { host, container_port: *container_port, held });
+        }
+    }
+    Ok(published.into_iter().flatten().collect())
+}
+
+/// Holds again what a container has since before this service started. What somebody took meanwhile is the container's
+/// still, as far as rules go.
+pub(crate) fn hold_again(mappings: &[PortMapping]) -> Vec<Published> {
+    let mut published = Vec::new();
+    for mapping in mappings {
+        let (host, container_port) = match read(mapping) {
+            Ok(read) => read,
+            Err(error) => {
+                tracing::warn!(%error, "a port in a container's record is left out");
+                continue;
+            }
+        };
+        let held = one(host, |_| false).unwrap_or_else(|error| {
+            tracing::warn!(%error, "another process took a container's port while no runtime service ran");
+            None
+        });
+        published.push(Published { host, container_port, held });
+    }
+    published
+}
+
+fn one(host: HostPort, taken: impl Fn(HostPort) -> bool) -> Result<Option<OwnedFd>, Error> {
+    let address = host.address.to_string();
+    let allocated = Error::PortTaken { address: address.clone(), port: host.port };
+    if taken(host) {
+        return Err(allocated);
+    }
+    bind(host).map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => allocated,
+        _ => Error::CannotBind { address, port: host.port, source },
+    })
+}
+
+/// A free port out of those that the kernel gives out itself, beginning anywhere.
+fn any(host: HostPort, taken: impl Fn(HostPort) -> bool) -> Result<(HostPort, Option<OwnedFd>), Error> {
+    let (first, last) = range();
+    let count = u32::from(last - first) + 1;
+    let start = rand::rng().random_range(0..count);
+    for step in 0..count {
+        let port = first + ((start + step) % count) as u16;
+        let host = HostPort { port, ..host };
+        match one(host, &taken) {
+            Ok(held) => return Ok((host, held)),
+            Err(Error::PortTaken { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Error::NoPortLeft { address: host.address.to_string(), first, last })
+}
+
+fn range() -> (u16, u16) {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut numbers = text.split_whitespace().map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(first)), Some(Ok(last))) if 0 < first && first <= last => (first, last),
+        _ => (49_153, 65_535),
+    }
+}
+
+/// A socket that has the port. `None` where the kernel does not know the protocol, so that nobody can have it.
+fn bind(host: HostPort) -> io::Result<Option<OwnedFd>> {
+    let address = SocketAddrV4::new(host.address, host.port);
+    let socket = |kind, protocol: Option<Number>| {
+        rustix::net::socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, protocol)
+    };
+    match host.protocol {
+        Protocol::Tcp => {
+            let socket = socket(SocketType::STREAM, Some(ipproto::TCP))?;
+            // With "reuse" the remains of old connections (TIME_WAIT) are in nobody's way. Without it afterwards, no
+            // other socket gets the port, whatever it asks for; that the kernel may not remember that the port was
+            // once bound with "reuse", the socket listens for a moment.
+            sockopt::set_socket_reuseaddr(&socket, true)?;
+            rustix::net::bind(&socket, &address)?;
+            rustix::net::listen(&socket, 0)?;
+            rustix::net::shutdown(&socket, Shutdown::Both)?;
+            sockopt::set_socket_reuseaddr(&socket, false)?;
+            Ok(Some(socket))
+        }
+        Protocol::Udp => {
+            let socket = socket(SocketType::DGRAM, Some(ipproto::UDP))?;
+            // Nothing is ever read from it.
+            sockopt::set_socket_recv_buffer_size(&socket, 0)?;
+            rustix::net::bind(&socket, &address)?;
+            Ok(Some(socket))
+        }
+        Protocol::Sctp => match socket(SocketType::STREAM, Some(ipproto::SCTP)) {
+            Ok(socket) => {
+                rustix::net::bind(&socket, &address)?;
+                Ok(Some(socket))
+            }
+            Err(rustix::io::Errno::PROTONOSUPPORT | rustix::io::Errno::SOCKTNOSUPPORT) => Ok(None),
+            Err(error) => Err(error.into()),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mapping(host_ip: &str, host_port: u32, container_port: u32, protocol: &str) -> PortMapping {
+        PortMapping { host_ip: host_ip.into(), host_port, container_port, protocol: protocol.into() }
+    }
+
+    #[test]
+    fn what_cannot_be_published() {
+        for (bad, word) in [
+            (mapping("", 70_000, 1, ""), "invalid hostPort: 70000"),
+            (mapping("", 1, 0, ""), "invalid containerPort: 0"),
+            (mapping("x", 1, 1, ""), "no IP address"),
+            (mapping("::1", 1, 1, ""), "IPv6"),
+            (mapping("", 1, 1, "icmp"), "protocol"),
+        ] {
+            let error = check(&[bad]).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_address_clashes_with_one() {
+        let at = |address: [u8; 4], port| HostPort { address: address.into(), protocol: Protocol::Tcp, port };
+        assert!(at([0; 4], 80).clashes(at([127, 0, 0, 1], 80)));
+        assert!(!at([127, 0, 0, 2], 80).clashes(at([127, 0, 0, 1], 80)));
+        assert!(!at([0; 4], 80).clashes(HostPort { protocol: Protocol::Udp, ..at([0; 4], 80) }));
+    }
+}
