@@ -1,0 +1,189 @@
+//! The connection to the node: one Unix socket on which all of its APIs answer. It is made once, when the first call
+//! needs it, and made again where it broke: containers outlive the services, so whoever waits goes on waiting.
+
+use std::{
+    cell::OnceCell,
+    io,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use berth_core::{connect, telemetry};
+use berth_proto::berth::{
+    image::v1::images_client::ImagesClient,
+    runtime::v1::{containers_client::ContainersClient, networks_client::NetworksClient, system_client::SystemClient},
+};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tonic::{body::Body, transport::Endpoint};
+use tower::{Service, service_fn};
+
+use crate::{outcome::Error, revival};
+
+const DEFAULT_HOST: &str = "/run/berth/berth.sock";
+/// A service that was killed is started again within this time.
+const RESTART: Duration = Duration::from_secs(3);
+/// Bytes under way in one stream and in all: large enough that a pipe is never held up by the flow control.
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+/// A list of many images carries their configurations.
+const MAX_MESSAGE: usize = 256 << 20;
+
+/// Where the node listens.
+#[derive(Clone, Debug)]
+pub(crate) struct Host(PathBuf);
+
+impl Default for Host {
+    fn default() -> Self {
+        Self(DEFAULT_HOST.into())
+    }
+}
+
+impl FromStr for Host {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let refused = |why: &str| Error::Host { host: text.to_owned(), why: why.to_owned() };
+        match text.split_once("://") {
+            Some(("unix", path)) if path.starts_with('/') => Ok(Self(path.into())),
+            Some(("unix", _)) => Err(refused("a unix socket's path is absolute (unix:///run/berth/berth.sock)")),
+            Some(_) => Err(refused("berth is reached over a Unix socket (unix:///run/berth/berth.sock)")),
+            None if text.starts_with('/') => Ok(Self(text.into())),
+            None => Err(refused("write it as unix:///run/berth/berth.sock")),
+        }
+    }
+}
+
+/// The node's APIs.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    host: Host,
+    channel: OnceCell<Channel>,
+}
+
+impl Client {
+    /// A client of the node at `host`; nothing is connected yet.
+    pub(crate) fn new(host: Host) -> Self {
+        Self { host, channel: OnceCell::new() }
+    }
+
+    /// The socket.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.host.0
+    }
+
+    async fn channel(&self) -> Result<Channel, Error> {
+        if let Some(channel) = self.channel.get() {
+            return Ok(channel.clone());
+        }
+        let channel = Channel::open(&self.host.0).await?;
+        Ok(self.channel.get_or_init(|| channel).clone())
+    }
+
+    /// `berth.runtime.v1.Containers`
+    pub(crate) async fn containers(&self) -> Result<ContainersClient<Channel>, Error> {
+        Ok(ContainersClient::new(self.channel().await?).max_decoding_message_size(MAX_MESSAGE))
+    }
+
+    /// `berth.runtime.v1.Networks`
+    pub(crate) async fn networks(&self) -> Result<NetworksClient<Channel>, Error> {
+        Ok(NetworksClient::new(self.channel().await?))
+    }
+
+    /// `berth.runtime.v1.System`
+    pub(crate) async fn system(&self) -> Result<SystemClient<Channel>, Error> {
+        Ok(SystemClient::new(self.channel().await?))
+    }
+
+    /// `berth.image.v1.Images`
+    pub(crate) async fn images(&self) -> Result<ImagesClient<Channel>, Error> {
+        Ok(ImagesClient::new(self.channel().await?).max_decoding_message_size(MAX_MESSAGE))
+    }
+}
+
+/// A connection that carries the current trace along.
+#[derive(Clone, Debug)]
+pub(crate) struct Channel(tonic::transport::Channel);
+
+impl Channel {
+    /// Connects now, so that what stands in the way is said plainly; later connections are tonic's to make.
+    async fn open(socket: &Path) -> Result<Self, Error> {
+        let stream = match connect::connect(socket.to_owned()).await {
+            // The socket is there and nobody listens: a service is on its way back, or there is none.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => revival::connect(socket, RESTART).await,
+            other => other,
+        };
+        let stream = stream.map_err(|source| Error::Connect {
+            socket: socket.into(),
+            hint: hint(&source),
+            source: bare(source),
+        })?;
+        let first = Arc::new(Mutex::new(Some(stream)));
+        let path = socket.to_owned();
+        let connector = service_fn(move |_| {
+            let first = first.lock().ok().and_then(|mut first| first.take());
+            let path = path.clone();
+            async move {
+                let stream: UnixStream = match first {
+                    Some(stream) => stream,
+                    None => connect::connect(path).await?,
+                };
+                Ok::<_, io::Error>(TokioIo::new(stream))
+            }
+        });
+        // The address is never looked at: the connector knows the socket.
+        let endpoint = Endpoint::from_static("http://berth.local")
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW);
+        Ok(Self(endpoint.connect_with_connector_lazy(connector)))
+    }
+}
+
+/// The message names the socket already.
+fn bare(error: io::Error) -> io::Error {
+    io::Error::from(error.kind())
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            "Is the node running? Start it with 'berthd all', or name another one with --host or BERTH_HOST"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "Only root and members of the group berth may use this node; call berth as root, or join the group and log in again"
+        }
+        _ => "Check --host and BERTH_HOST",
+    }
+}
+
+impl Service<http::Request<Body>> for Channel {
+    type Response = http::Response<Body>;
+    type Error = tonic::transport::Error;
+    type Future = <tonic::transport::Channel as Service<http::Request<Body>>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        telemetry::inject(request.headers_mut());
+        self.0.call(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts() {
+        assert_eq!("unix:///a/b.sock".parse::<Host>().unwrap().0, Path::new("/a/b.sock"));
+        assert_eq!("/a/b.sock".parse::<Host>().unwrap().0, Path::new("/a/b.sock"));
+        for wrong in ["tcp://1.2.3.4:5", "unix://relative", "name", ""] {
+            assert!(wrong.parse::<Host>().is_err(), "{wrong}");
+        }
+    }
+}

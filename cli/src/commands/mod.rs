@@ -1,0 +1,156 @@
+//! The commands: a table of them, and one file for each or for a family.
+
+mod attach;
+mod completion;
+mod create;
+mod each;
+mod events;
+mod exec;
+mod foreground;
+mod images;
+mod info;
+mod inspect;
+mod lifecycle;
+mod load;
+mod logs;
+mod network;
+mod port;
+mod progress;
+mod ps;
+mod pull;
+mod rm;
+mod rmi;
+mod run;
+mod start;
+mod tag;
+mod version;
+mod wait;
+
+use crate::args::Entry;
+
+/// All commands, in the order of their names.
+pub(crate) static COMMANDS: &[Entry] = &[
+    attach::ENTRY,
+    completion::ENTRY,
+    create::ENTRY,
+    events::ENTRY,
+    exec::ENTRY,
+    images::ENTRY,
+    info::ENTRY,
+    inspect::ENTRY,
+    inspect::CONTAINER,
+    inspect::IMAGE,
+    lifecycle::KILL,
+    load::ENTRY,
+    logs::ENTRY,
+    network::LIST,
+    network::INSPECT,
+    lifecycle::PAUSE,
+    port::ENTRY,
+    ps::ENTRY,
+    pull::ENTRY,
+    lifecycle::RENAME,
+    lifecycle::RESTART,
+    rm::ENTRY,
+    rmi::ENTRY,
+    run::ENTRY,
+    start::ENTRY,
+    lifecycle::STOP,
+    tag::ENTRY,
+    lifecycle::UNPAUSE,
+    version::ENTRY,
+    wait::ENTRY,
+];
+
+/// What most people need first.
+pub(crate) const COMMON: &[&str] = &["run", "exec", "ps", "pull", "images", "version", "info"];
+
+/// Commands that hold others.
+pub(crate) const GROUPS: &[(&str, &str)] = &[
+    ("container", "Manage containers"),
+    ("image", "Manage images"),
+    ("network", "Manage networks"),
+    ("system", "Manage the node"),
+];
+
+/// Docker's commands that this version has no service for: they are known, so that the answer can say so.
+pub(crate) const ABSENT: &[&str] = &[
+    "push",
+    "commit",
+    "save",
+    "stats",
+    "top",
+    "cp",
+    "diff",
+    "export",
+    "import",
+    "build",
+    "login",
+    "logout",
+    "search",
+    "history",
+    "update",
+    "volume",
+    "builder",
+    "buildx",
+    "compose",
+    "context",
+    "manifest",
+    "plugin",
+    "swarm",
+    "service",
+    "stack",
+    "secret",
+    "config",
+    "node",
+    "trust",
+    "checkpoint",
+    "image push",
+    "image save",
+    "image build",
+    "image history",
+    "image import",
+    "image prune",
+    "container commit",
+    "container stats",
+    "container top",
+    "container cp",
+    "container diff",
+    "container export",
+    "container update",
+    "container prune",
+    "network create",
+    "network rm",
+    "network connect",
+    "network disconnect",
+    "network prune",
+    "system prune",
+    "system df",
+    "system dial-stdio",
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_path_is_there_once_and_every_parser_can_be_built() {
+        let mut seen = BTreeSet::new();
+        for entry in COMMANDS {
+            for path in entry.paths {
+                assert!(seen.insert(*path), "{path} twice");
+                assert!(!ABSENT.contains(path), "{path} is there and not there");
+                entry.parser(path).debug_assert();
+                if let Some((group, _)) = path.split_once(' ') {
+                    assert!(GROUPS.iter().any(|(name, _)| *name == group), "{path}");
+                }
+            }
+            assert!(!entry.about.is_empty());
+        }
+        for command in COMMON {
+            assert!(seen.contains(command), "{command}");
+        }
+    }
+}

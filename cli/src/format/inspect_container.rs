@@ -1,0 +1,343 @@
+//! A container in the shape of `docker container inspect`.
+
+use std::collections::BTreeMap;
+
+use berth_proto::berth::runtime::v1::{
+    Container, ContainerSpec, NetworkEndpoint, PortMapping, Resources, State, mount::Type, state::Status,
+};
+
+use super::{
+    container::status_word,
+    json::{Json, object},
+    ports,
+};
+
+/// What Go prints for a time that never was.
+const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// Docker's JSON of a container.
+pub(crate) fn container(container: &Container, with_size: bool) -> Json {
+    let spec = container.spec.clone().unwrap_or_default();
+    let state = container.state.clone().unwrap_or_default();
+    let (path, args) = container.args.split_first().map_or(("", &[][..]), |(path, args)| (path.as_str(), args));
+    let running = matches!(state.status(), Status::Running | Status::Paused | Status::Restarting);
+    object! {
+        "Id": container.id.as_str(),
+        "Created": container.created.as_str(),
+        "Path": path,
+        "Args": args.to_vec(),
+        "State": self::state(&state),
+        "Image": container.image_id.as_str(),
+        "ResolvConfPath": container.resolv_conf_path.as_str(),
+        "HostnamePath": container.hostname_path.as_str(),
+        "HostsPath": container.hosts_path.as_str(),
+        "LogPath": container.log_path.as_str(),
+        "Name": format!("/{}", container.name.trim_start_matches('/')),
+        "RestartCount": container.restart_count,
+        "Driver": container.storage_driver.as_str(),
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": Json::list_or_null(container.exec_ids.clone()),
+        "HostConfig": host_config(&spec),
+        "GraphDriver": object! { "Data": Json::NULL, "Name": container.storage_driver.as_str() },
+        "SizeRw": Json::from(container.size_rw).omitted_if(!with_size),
+        "Mounts": mounts(container),
+        "Config": config(container, &spec),
+        "NetworkSettings": network_settings(container, running),
+    }
+}
+
+fn time(text: &str) -> &str {
+    if text.is_empty() { NEVER } else { text }
+}
+
+fn state(state: &State) -> Json {
+    let status = state.status();
+    object! {
+        "Status": status_word(status),
+        "Running": matches!(status, Status::Running | Status::Paused | Status::Restarting),
+        "Paused": status == Status::Paused,
+        "Restarting": status == Status::Restarting,
+        "OOMKilled": state.oom_killed,
+        "Dead": status == Status::Dead,
+        "Pid": state.pid,
+        "ExitCode": state.exit_code,
+        "Error": state.error.as_str(),
+        "StartedAt": time(&state.started_at),
+        "FinishedAt": time(&state.finished_at),
+        "Health": Json::NULL.omitted_if(true),
+    }
+}
+
+fn host_config(spec: &ContainerSpec) -> Json {
+    let limits = spec.resources.clone().unwrap_or_default();
+    let log = spec.log.clone().unwrap_or_default();
+    let (restart, retries) = spec.restart_policy.split_once(':').unwrap_or((&spec.restart_policy, "0"));
+    let or = |text: &str, default: &str| if text.is_empty() { default.to_owned() } else { text.to_owned() };
+    let devices = spec.devices.iter().map(|device| {
+        object! {
+            "PathOnHost": device.host_path.as_str(),
+            "PathInContainer": device.container_path.as_str(),
+            "CgroupPermissions": device.permissions.as_str(),
+        }
+    });
+    let ulimits = spec
+        .ulimits
+        .iter()
+        .map(|limit| object! { "Name": limit.name.as_str(), "Hard": limit.hard, "Soft": limit.soft });
+    let mut members = vec![
+        ("Binds", Json::list_or_null(binds(spec))),
+        ("ContainerIDFile", "".into()),
+        ("LogConfig", object! { "Type": or(&log.driver, "json-file"), "Config": Json::map(log.options) }),
+        ("NetworkMode", or(&spec.network_mode, "bridge").into()),
+        ("PortBindings", port_bindings(&spec.ports)),
+        (
+            "RestartPolicy",
+            object! { "Name": or(restart, "no"), "MaximumRetryCount": retries.parse::<u32>().unwrap_or_default() },
+        ),
+        ("AutoRemove", spec.auto_remove.into()),
+        ("VolumeDriver", "".into()),
+        ("VolumesFrom", Json::NULL),
+        ("CapAdd", Json::list_or_null(spec.cap_add.clone())),
+        ("CapDrop", Json::list_or_null(spec.cap_drop.clone())),
+        ("CgroupnsMode", or(&spec.cgroupns_mode, "private").into()),
+        ("Dns", spec.dns.clone().into()),
+        ("DnsOptions", spec.dns_options.clone().into()),
+        ("DnsSearch", spec.dns_search.clone().into()),
+        ("ExtraHosts", Json::list_or_null(spec.extra_hosts.clone())),
+        ("GroupAdd", Json::list_or_null(spec.group_add.clone())),
+        ("IpcMode", or(&spec.ipc_mode, "private").into()),
+        ("Cgroup", "".into()),
+        ("Links", Json::NULL),
+        ("OomScoreAdj", spec.oom_score_adj.unwrap_or_default().into()),
+        ("PidMode", spec.pid_mode.as_str().into()),
+        ("Privileged", spec.privileged.into()),
+        ("PublishAllPorts", false.into()),
+        ("ReadonlyRootfs", spec.read_only.into()),
+        ("SecurityOpt", Json::list_or_null(spec.security_opts.clone())),
+        ("Tmpfs", tmpfs(spec)),
+        ("UTSMode", spec.uts_mode.as_str().into()),
+        ("UsernsMode", "".into()),
+        ("ShmSize", if spec.shm_size == 0 { 64 << 20 } else { spec.shm_size }.into()),
+        ("Sysctls", Json::map(spec.sysctls.clone()).omitted_if(spec.sysctls.is_empty())),
+        ("Runtime", or(&spec.runtime, "berth").into()),
+        ("Isolation", "".into()),
+    ];
+    members.extend(resources(&limits, spec));
+    members.extend([
+        ("Devices", devices.collect::<Vec<_>>().into()),
+        ("DeviceCgroupRules", Json::NULL),
+        ("Ulimits", Json::List(ulimits.collect())),
+        ("Init", if spec.init { Json::from(true) } else { Json::NULL.omitted_if(true) }),
+    ]);
+    Json::Object(members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+}
+
+fn resources(limits: &Resources, spec: &ContainerSpec) -> Vec<(&'static str, Json)> {
+    vec![
+        ("CpuShares", limits.cpu_shares.into()),
+        ("Memory", limits.memory.into()),
+        ("NanoCpus", limits.nano_cpus.into()),
+        ("CgroupParent", spec.cgroup_parent.as_str().into()),
+        ("BlkioWeight", limits.blkio_weight.into()),
+        ("CpuPeriod", limits.cpu_period.into()),
+        ("CpuQuota", limits.cpu_quota.into()),
+        ("CpusetCpus", limits.cpuset_cpus.as_str().into()),
+        ("CpusetMems", limits.cpuset_mems.as_str().into()),
+        ("MemoryReservation", limits.memory_reservation.into()),
+        ("MemorySwap", limits.memory_swap.into()),
+        ("MemorySwappiness", limits.memory_swappiness.into()),
+        ("OomKillDisable", limits.oom_kill_disable.into()),
+        ("PidsLimit", if limits.pids_limit == 0 { Json::NULL } else { limits.pids_limit.into() }),
+    ]
+}
+
+/// Binds and named volumes as `-v` writes them.
+fn binds(spec: &ContainerSpec) -> Vec<String> {
+    let shown = spec.mounts.iter().filter(|mount| mount.r#type() != Type::Tmpfs && !mount.source.is_empty());
+    let write = |mount: &berth_proto::berth::runtime::v1::Mount| {
+        let options =
+            [if mount.read_only { "ro" } else { "" }, &mount.propagation, if mount.no_copy { "nocopy" } else { "" }];
+        let options: Vec<_> = options.into_iter().filter(|option| !option.is_empty()).collect();
+        let end = if options.is_empty() { String::new() } else { format!(":{}", options.join(",")) };
+        format!("{}:{}{end}", mount.source, mount.target)
+    };
+    shown.map(write).collect()
+}
+
+fn tmpfs(spec: &ContainerSpec) -> Json {
+    let mounts = spec.mounts.iter().filter(|mount| mount.r#type() == Type::Tmpfs);
+    let mounts: Vec<_> = mounts.map(|mount| (mount.target.clone(), mount.options.join(","))).collect();
+    let none = mounts.is_empty();
+    Json::map(mounts).omitted_if(none)
+}
+
+fn port_bindings(mappings: &[PortMapping]) -> Json {
+    let mut ports: BTreeMap<String, Vec<Json>> = BTreeMap::new();
+    for mapping in mappings {
+        let port = if mapping.host_port == 0 { String::new() } else { mapping.host_port.to_string() };
+        let name = format!("{}/{}", mapping.container_port, ports::protocol(mapping));
+        ports.entry(name).or_default().push(object! { "HostIp": mapping.host_ip.as_str(), "HostPort": port });
+    }
+    Json::map(ports)
+}
+
+fn mounts(container: &Container) -> Json {
+    let mounts = container.mounts.iter().map(|mount| {
+        let volume = mount.r#type == "volume";
+        object! {
+            "Type": mount.r#type.as_str(),
+            "Name": Json::from(mount.name.as_str()).omitted_if(!volume),
+            "Source": mount.source.as_str(),
+            "Destination": mount.destination.as_str(),
+            "Driver": Json::from(mount.driver.as_str()).omitted_if(!volume),
+            "Mode": mount.mode.as_str(),
+            "RW": mount.read_write,
+            "Propagation": mount.propagation.as_str(),
+        }
+    });
+    Json::List(mounts.collect())
+}
+
+fn config(container: &Container, spec: &ContainerSpec) -> Json {
+    let exposed = Json::map(container.exposed_ports.iter().map(|port| (port.clone(), object! {})));
+    let anonymous = spec.mounts.iter().filter(|mount| mount.r#type() == Type::Volume && mount.source.is_empty());
+    let volumes: Vec<_> = anonymous.map(|mount| (mount.target.clone(), object! {})).collect();
+    object! {
+        "Hostname": spec.hostname.as_str(),
+        "Domainname": spec.domainname.as_str(),
+        "User": spec.user.as_str(),
+        "AttachStdin": spec.stdin_once,
+        "AttachStdout": spec.stdin_once,
+        "AttachStderr": spec.stdin_once,
+        "ExposedPorts": exposed.omitted_if(container.exposed_ports.is_empty()),
+        "Tty": spec.tty,
+        "OpenStdin": spec.open_stdin,
+        "StdinOnce": spec.stdin_once,
+        "Env": spec.env.clone(),
+        "Cmd": Json::list_or_null(spec.command.clone()),
+        "Healthcheck": Json::NULL.omitted_if(true),
+        "Image": container.image.as_str(),
+        "Volumes": if volumes.is_empty() { Json::NULL } else { Json::map(volumes) },
+        "WorkingDir": spec.working_dir.as_str(),
+        "Entrypoint": Json::list_or_null(spec.entrypoint.clone()),
+        "OnBuild": Json::NULL,
+        "Labels": Json::map(spec.labels.clone()),
+        "StopSignal": Json::from(spec.stop_signal.as_str()).omitted_if(spec.stop_signal.is_empty()),
+        "StopTimeout": Json::from(spec.stop_timeout).omitted_if(spec.stop_timeout.is_none()),
+    }
+}
+
+fn network_settings(container: &Container, running: bool) -> Json {
+    let first = container.networks.first().cloned().unwrap_or_default();
+    let mut members = vec![
+        ("Bridge".to_owned(), Json::from("")),
+        ("SandboxID".to_owned(), "".into()),
+        ("SandboxKey".to_owned(), container.network_sandbox.as_str().into()),
+        (
+            "Ports".to_owned(),
+            if running {
+                bound(container)
+            } else {
+                object! {}
+            },
+        ),
+    ];
+    members.extend(endpoint(&first));
+    let networks = container.networks.iter().map(|network| (network.network.clone(), self::network(network)));
+    members.push(("Networks".to_owned(), Json::map(networks)));
+    Json::Object(members)
+}
+
+/// The ports with the host's that were chosen; `null` for one that is only exposed.
+fn bound(container: &Container) -> Json {
+    let mut ports: BTreeMap<String, Json> =
+        container.exposed_ports.iter().map(|port| (port.clone(), Json::NULL)).collect();
+    for mapping in &container.ports {
+        let name = format!("{}/{}", mapping.container_port, ports::protocol(mapping));
+        let binding = object! { "HostIp": ports::address(&mapping.host_ip), "HostPort": mapping.host_port.to_string() };
+        match ports.entry(name).or_insert(Json::NULL) {
+            Json::List(bindings) => bindings.push(binding),
+            empty => *empty = Json::List(vec![binding]),
+        }
+    }
+    Json::map(ports)
+}
+
+fn endpoint(endpoint: &NetworkEndpoint) -> Vec<(String, Json)> {
+    let members = [
+        ("EndpointID", Json::from(endpoint.endpoint_id.as_str())),
+        ("Gateway", endpoint.gateway.as_str().into()),
+        ("GlobalIPv6Address", endpoint.ipv6_address.as_str().into()),
+        ("GlobalIPv6PrefixLen", endpoint.ipv6_prefix_len.into()),
+        ("IPAddress", endpoint.ip_address.as_str().into()),
+        ("IPPrefixLen", endpoint.ip_prefix_len.into()),
+        ("IPv6Gateway", endpoint.ipv6_gateway.as_str().into()),
+        ("MacAddress", endpoint.mac_address.as_str().into()),
+    ];
+    members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn network(network: &NetworkEndpoint) -> Json {
+    let mut members = vec![
+        ("IPAMConfig".to_owned(), Json::NULL),
+        ("Links".to_owned(), Json::NULL),
+        ("Aliases".to_owned(), Json::list_or_null(network.aliases.clone())),
+        ("NetworkID".to_owned(), network.network_id.as_str().into()),
+    ];
+    members.extend(endpoint(network));
+    members.push(("DriverOpts".to_owned(), Json::NULL));
+    Json::Object(members)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::template::Format;
+
+    #[test]
+    fn what_scripts_ask_for() {
+        let mut state = State { pid: 7, exit_code: 137, oom_killed: true, ..State::default() };
+        state.set_status(Status::Running);
+        let port = |ip: &str, host| PortMapping {
+            host_ip: ip.into(),
+            host_port: host,
+            container_port: 80,
+            protocol: String::new(),
+        };
+        let wire = Container {
+            id: "abc".into(),
+            name: "web".into(),
+            args: vec!["sleep".into(), "5".into()],
+            state: Some(state),
+            spec: Some(ContainerSpec {
+                resources: Some(Resources { memory: 16 << 20, ..Resources::default() }),
+                ..ContainerSpec::default()
+            }),
+            ports: vec![port("", 8080), port("127.0.0.1", 32768)],
+            exposed_ports: vec!["80/tcp".into(), "443/tcp".into()],
+            networks: vec![NetworkEndpoint {
+                network: "bridge".into(),
+                ip_address: "10.0.0.2".into(),
+                ..Default::default()
+            }],
+            ..Container::default()
+        };
+        let json = container(&wire, false);
+        for (format, text) in [
+            ("{{.State.OOMKilled}} {{.State.ExitCode}} {{.HostConfig.Memory}}", "true 137 16777216"),
+            ("{{.Name}} {{.State.Pid}} {{.Path}} {{.Args}}", "/web 7 sleep [5]"),
+            (r#"{{(index (index .NetworkSettings.Ports "80/tcp") 1).HostPort}}"#, "32768"),
+            ("{{.NetworkSettings.IPAddress}} {{.NetworkSettings.Networks.bridge.IPAddress}}", "10.0.0.2 10.0.0.2"),
+            (
+                "{{json .NetworkSettings.Ports}}",
+                r#"{"443/tcp":null,"80/tcp":[{"HostIp":"0.0.0.0","HostPort":"8080"},{"HostIp":"127.0.0.1","HostPort":"32768"}]}"#,
+            ),
+            ("{{json .Config.Labels}} {{.State.StartedAt}}", "{} 0001-01-01T00:00:00Z"),
+        ] {
+            assert_eq!(Format::parse(format).unwrap().execute(&json.to_template()).unwrap(), text, "{format}");
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! What is written on the command line of `run` and `create`, read as Docker reads it and put into a
+//! [`ContainerSpec`](berth_proto::berth::runtime::v1::ContainerSpec).
+
+mod build;
+mod env;
+mod flags;
+mod instant;
+mod limits;
+mod mount;
+mod network;
+mod port;
+mod size;
+mod unsupported;
+
+pub(crate) use build::{build, publish_all};
+pub(crate) use env::{from_file as env_file, variable};
+pub(crate) use flags::container as flags;
+pub(crate) use instant::instant;
