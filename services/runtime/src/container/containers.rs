@@ -1,0 +1,125 @@
+//! All containers of the node, and what they need: the store, the neighbours, networks, volumes, the shim's binary.
+
+use std::{path::PathBuf, sync::Arc};
+
+use tokio::sync::watch;
+
+use crate::{
+    container::{
+        index::Index,
+        live::{Container, Live},
+        record::Record,
+        store::{Change, Store},
+    },
+    error::{Error, Result},
+    events::Events,
+    neighbours::Neighbours,
+    network::Networks,
+    settings::Settings,
+    shims::{Binary, Bundle, Exporter},
+    volumes::Volumes,
+};
+
+/// Where this service keeps what it has.
+#[derive(Clone, Debug)]
+pub(crate) struct Directories {
+    pub(crate) root: PathBuf,
+    /// Of the containers: log, hosts, a copy of the record.
+    pub(crate) containers: PathBuf,
+    pub(crate) bundles: PathBuf,
+    /// Compiled seccomp programs.
+    pub(crate) seccomp: PathBuf,
+}
+
+/// See the module. Shared behind an [`Arc`].
+#[derive(Debug)]
+pub(crate) struct Containers {
+    pub(crate) settings: Settings,
+    pub(crate) directories: Directories,
+    pub(crate) store: Store,
+    pub(crate) index: Arc<Index>,
+    pub(crate) neighbours: Neighbours,
+    pub(crate) networks: Networks,
+    pub(crate) volumes: Volumes,
+    pub(crate) shim: Binary,
+    pub(crate) spans: Exporter,
+    pub(crate) events: Events,
+    /// The image service that answers now knows which images are in use.
+    pub(crate) uses_told: watch::Sender<bool>,
+}
+
+impl Containers {
+    /// The container with this id, name, or beginning of an id.
+    pub(crate) fn find(&self, text: &str) -> Result<Arc<Container>> {
+        self.index.find(text)
+    }
+
+    pub(crate) fn bundle(&self, id: &str) -> Bundle {
+        Bundle::of(&self.directories.bundles, id)
+    }
+
+    /// The container's directory.
+    pub(crate) fn directory(&self, id: &str) -> PathBuf {
+        self.directories.containers.join(id)
+    }
+
+    pub(crate) fn log_path(&self, id: &str) -> PathBuf {
+        self.directory(id).join("json.log")
+    }
+
+    /// The directory with the container's hosts, hostname and resolv.conf: that of the container whose network it
+    /// shares, where it shares one.
+    pub(crate) fn names_directory(&self, record: &Record) -> PathBuf {
+        match record.spec.network_mode.strip_prefix("container:") {
+            Some(other) => self.index.find(other).map_or_else(
+                |_| self.directory(&record.id),
+                |other| self.names_directory(&other.record()),
+            ),
+            None => self.directory(&record.id),
+        }
+    }
+
+    /// Keeps a changed record and tells those who wait. To be called in the container's turn, or by what watches its
+    /// task.
+    pub(crate) async fn keep(&self, container: &Container, record: Record, also: impl FnOnce(&mut Live)) -> Result<()> {
+        let record = Arc::new(record);
+        self.store.commit(Change { put: Some(Arc::clone(&record)), ..Change::default() }).await?;
+        container.publish(|live| {
+            live.record = record;
+            also(live);
+        });
+        Ok(())
+    }
+
+    /// Names of the volumes that containers have, except those of one container.
+    pub(crate) fn volumes_in_use(&self, except: &str) -> Vec<String> {
+        let all = self.index.all();
+        let others = all.iter().filter(|container| container.id != except);
+        others
+            .flat_map(|container| container.record().mounts.iter().map(|m| m.name.clone()).collect::<Vec<_>>())
+            .filter(|name| !name.is_empty())
+            .collect()
+    }
+
+    /// Says what happened to a container.
+    pub(crate) fn event(&self, action: &str, record: &Record, attributes: &[(&str, String)]) {
+        self.events.container(action, record, attributes);
+    }
+}
+
+/// Runs what blocks on a thread for that.
+pub(crate) async fn blocking<T: Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| Error::Panicked { what })?
+}
+
+/// Runs what must not stop halfway when the caller goes away.
+pub(crate) async fn to_the_end<T: Send + 'static>(
+    what: &'static str,
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    let span = tracing::Span::current();
+    tokio::spawn(tracing::Instrument::instrument(work, span)).await.map_err(|_| Error::Panicked { what })?
+}

@@ -1,0 +1,169 @@
+//! The end of a container's task: seen by a watcher of its own, cleaned up after, told, and answered by the restart
+//! policy. It needs no turn, because nobody can refuse it.
+
+use std::{sync::Arc, time::Duration};
+
+use berth_core::bundle::ExitRecord;
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    container::{
+        containers::{Containers, blocking},
+        live::Container,
+        record::{Record, Status, Time},
+        restart::Policy,
+    },
+    error::Result,
+    shims::{Ended, Failure, Task},
+};
+
+/// Clients whose streams are open get this long to take the last output before the shim goes.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// What killed, without a record of the end, is taken to have been KILL.
+const KILLED: u32 = 137;
+
+impl Containers {
+    /// Watches a task until it ends.
+    pub(crate) fn watch(self: &Arc<Self>, container: &Arc<Container>, task: &Arc<Task>) {
+        let (containers, container, task) = (Arc::clone(self), Arc::clone(container), Arc::clone(task));
+        tokio::spawn(async move {
+            let outcome = task.wait("").await;
+            containers.ended(&container, Some((task, outcome))).await;
+        });
+    }
+
+    /// A task ended, or its shim did (`None`: before this service started).
+    pub(crate) async fn ended(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        task: Option<(Arc<Task>, Result<Ended, Failure>)>,
+    ) {
+        let bundle = self.bundle(&container.id);
+        let (task, outcome) = match task {
+            Some((task, Ok(ended))) => (Some(task), Some(ended)),
+            Some((_, Err(failure))) => {
+                tracing::warn!(id = container.id, %failure, said = bundle.complaint(), "a shim is gone");
+                (None, None)
+            }
+            None => (None, None),
+        };
+        let clean = async {
+            let cleaned = match &task {
+                Some(task) => task.delete("").await.map_err(Into::into),
+                None => bundle.delete(&self.shim).await,
+            };
+            if let Err(error) = cleaned {
+                tracing::warn!(id = container.id, %error, "something of a container may be left");
+            }
+        };
+        // Where the shim is gone, only after this it is certain that every process is.
+        tokio::join!(clean, self.networks.detach(&container.id));
+        let exit = bundle.exit().unwrap_or_else(|| ExitRecord {
+            pid: 0,
+            exit_code: outcome.map_or(KILLED, |ended| ended.code as u32),
+            exited_at_ns: Time::now().0,
+            oom_killed: false,
+        });
+        let again = self.record_end(container, &exit).await;
+        let settle = async {
+            if let Some(task) = &task {
+                if timeout(LAST_WORDS, container.detached()).await.is_err() {
+                    tracing::debug!(id = container.id, "a client was too slow for the last output");
+                }
+                task.shutdown().await;
+            }
+            let (spans, bundle) = (self.spans.clone(), bundle.clone());
+            let removed = blocking("removing a bundle", move || {
+                spans.export(bundle.path());
+                bundle.remove();
+                Ok(())
+            });
+            if let Err(error) = removed.await {
+                tracing::warn!(id = container.id, %error, "a bundle may be left");
+            }
+            container.publish(|live| live.task = None);
+        };
+        let record = container.record();
+        if record.spec.auto_remove {
+            let remove = async {
+                if let Err(error) = self.remove_ended(container).await {
+                    tracing::warn!(id = container.id, %error, "a container that ended cannot be removed");
+                }
+            };
+            tokio::join!(settle, remove);
+            return;
+        }
+        settle.await;
+        if let Some(wait) = again {
+            self.start_later(container, wait);
+        }
+    }
+
+    /// Writes down the end, and tells it. Answers with how long the restart policy waits, where it wants another start.
+    async fn record_end(&self, container: &Arc<Container>, exit: &ExitRecord) -> Option<Duration> {
+        let mut record = (*container.record()).clone();
+        let at = Time(exit.exited_at_ns);
+        let code = i32::try_from(exit.exit_code).unwrap_or(255);
+        record.end(code, exit.oom_killed, at);
+        let ran = at.since(record.state.started.unwrap_or(at));
+        let again = self.decide(container, &mut record, ran);
+        let auto_remove = record.spec.auto_remove;
+        let told = record.clone();
+        if auto_remove {
+            // The removal writes what there is to write.
+            container.publish(|live| {
+                live.record = Arc::new(record);
+                live.ends += 1;
+            });
+        } else if let Err(error) = self.keep(container, record.clone(), |live| live.ends += 1).await {
+            // True all the same; a restart will find it out again.
+            tracing::error!(id = container.id, %error, "the end of a container cannot be written down");
+            container.publish(|live| {
+                live.record = Arc::new(record);
+                live.ends += 1;
+            });
+        }
+        if exit.oom_killed {
+            self.event("oom", &told, &[]);
+        }
+        let seconds = ran.as_secs().to_string();
+        self.event("die", &told, &[("exitCode", code.to_string()), ("execDuration", seconds)]);
+        again
+    }
+
+    /// What the restart policy makes of an end: the record says afterwards whether it waits for another start.
+    pub(super) fn decide(&self, container: &Container, record: &mut Record, ran: Duration) -> Option<Duration> {
+        if container.is_stopping() {
+            record.restart.stopped_by_hand = true;
+        }
+        let policy = Policy::parse(&record.spec.restart_policy).unwrap_or(Policy::No);
+        let (wait, restart) = policy.after(record.state.exit_code, ran, record.restart)?;
+        if record.spec.auto_remove {
+            return None;
+        }
+        record.restart = restart;
+        record.state.status = Status::Restarting;
+        Some(wait)
+    }
+
+    /// Starts a container again after a while, unless somebody wants it otherwise meanwhile.
+    pub(crate) fn start_later(self: &Arc<Self>, container: &Arc<Container>, wait: Duration) {
+        let (containers, container) = (Arc::clone(self), Arc::clone(container));
+        tokio::spawn(async move {
+            let waits = |status| status == Status::Restarting;
+            let changed = container.when(|live| !waits(live.record.state.status) || live.removed);
+            tokio::select! {
+                () = sleep(wait) => {}
+                _ = changed => return,
+            }
+            let _turn = container.turn().await;
+            let live = container.now();
+            if live.removed || !waits(live.record.state.status) {
+                return;
+            }
+            if let Err(error) = containers.start_again_in_turn(&container).await {
+                tracing::warn!(id = container.id, %error, "a container's restart policy cannot start it");
+            }
+        });
+    }
+}

@@ -1,0 +1,14 @@
+//! What leads from one state of a container to the next, one verb a file.
+
+mod create;
+mod end;
+mod kill;
+mod pause;
+pub(crate) mod remove;
+mod rename;
+mod start;
+pub(crate) mod stop;
+mod wait;
+
+pub(crate) use create::{Created, Order, Pull};
+pub(crate) use wait::{Condition, wait};

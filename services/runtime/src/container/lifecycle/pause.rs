@@ -1,0 +1,65 @@
+//! Pause and unpause.
+
+use std::sync::Arc;
+
+use crate::{
+    container::{containers::Containers, live::Container, record::Status},
+    error::{Error, Result},
+    shims::Task,
+};
+
+impl Containers {
+    /// Freezes a running container.
+    pub(crate) async fn pause(&self, container: &Container) -> Result<()> {
+        let _turn = container.turn().await;
+        let live = container.now();
+        let id = &container.id;
+        let task = match live.record.state.status {
+            Status::Running => running(&live.task, id)?,
+            Status::Paused => return Err(Error::State(format!("Container {id} is already paused"))),
+            Status::Restarting => {
+                return Err(Error::State(format!("Container {id} is restarting, wait until the container is running")));
+            }
+            _ => return Err(not_running(id)),
+        };
+        task.pause().await?;
+        self.set_status(container, Status::Running, Status::Paused).await?;
+        self.event("pause", &live.record, &[]);
+        Ok(())
+    }
+
+    /// Thaws a paused container.
+    pub(crate) async fn unpause(&self, container: &Container) -> Result<()> {
+        let _turn = container.turn().await;
+        let live = container.now();
+        let id = &container.id;
+        if live.record.state.status != Status::Paused {
+            return Err(Error::State(format!("Container {id} is not paused")));
+        }
+        running(&live.task, id)?.resume().await?;
+        self.set_status(container, Status::Paused, Status::Running).await?;
+        self.event("unpause", &live.record, &[]);
+        Ok(())
+    }
+
+    /// The end needs no turn, so it may have come meanwhile. Its word is the last: what is written is what is known at
+    /// that moment.
+    async fn set_status(&self, container: &Container, from: Status, to: Status) -> Result<()> {
+        container.publish(|live| {
+            if live.record.state.status == from {
+                let mut record = (*live.record).clone();
+                record.state.status = to;
+                live.record = Arc::new(record);
+            }
+        });
+        self.store.put(container.record()).await
+    }
+}
+
+fn running(task: &Option<Arc<Task>>, id: &str) -> Result<Arc<Task>> {
+    task.clone().ok_or_else(|| not_running(id))
+}
+
+fn not_running(id: &str) -> Error {
+    Error::State(format!("Container {id} is not running"))
+}

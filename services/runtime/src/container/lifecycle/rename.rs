@@ -1,0 +1,32 @@
+//! Rename.
+
+use crate::{
+    container::{containers::Containers, live::Container, names},
+    error::{Error, Result},
+};
+
+impl Containers {
+    /// Gives a container another name.
+    pub(crate) async fn rename(&self, container: &Container, name: &str) -> Result<()> {
+        let _turn = container.turn().await;
+        let live = container.now();
+        if live.removed {
+            return Err(Error::NotFound { name: container.id.clone() });
+        }
+        if name.is_empty() {
+            return Err(Error::Invalid("Neither old nor new names may be empty".into()));
+        }
+        if names::check(name)? == live.record.name {
+            return Err(Error::SameName);
+        }
+        let old = live.record.name.clone();
+        let reservation = self.index.reserve(name, &container.id)?;
+        let mut record = (*live.record).clone();
+        record.name.clone_from(&reservation.name);
+        self.keep(container, record, |_| {}).await?;
+        reservation.keep();
+        self.index.free(&old);
+        self.event("rename", &container.record(), &[("oldName", format!("/{old}"))]);
+        Ok(())
+    }
+}

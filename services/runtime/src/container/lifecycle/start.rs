@@ -1,0 +1,299 @@
+//! Start: network, bundle, shim, attached clients, and then the program. Whatever fails undoes everything, and the
+//! record says why.
+
+use std::{sync::Arc, time::Duration};
+
+use berth_core::bundle::Options;
+use oci_spec::image::ImageConfiguration;
+
+use super::create::said;
+use crate::{
+    container::{
+        containers::{Containers, blocking, to_the_end},
+        live::Container,
+        record::{Record, Restart, State, Status, Time},
+    },
+    error::{Error, Result},
+    network, shims,
+    shims::{Attachment, Task},
+    spec,
+};
+
+/// A client that attached before the start has this long to connect.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Exit code of a container whose start failed for another reason than its program.
+const FAILED: i32 = 128;
+
+impl Containers {
+    /// Starts a container; answers with the pid of its first process. One that runs is left as it is. The caller may go
+    /// away: what was begun is brought to its end.
+    pub(crate) async fn start(self: &Arc<Self>, container: &Arc<Container>) -> Result<u32> {
+        let (containers, container) = (Arc::clone(self), Arc::clone(container));
+        to_the_end("starting a container", async move {
+            let _turn = container.turn().await;
+            containers.start_in_turn(&container).await
+        })
+        .await
+    }
+
+    /// A person starts it: what the restart policy counted is forgotten.
+    pub(super) async fn start_in_turn(self: &Arc<Self>, container: &Arc<Container>) -> Result<u32> {
+        let live = container.now();
+        let id = &container.id;
+        if live.removed {
+            return Err(Error::NotFound { name: id.clone() });
+        }
+        match live.record.state.status {
+            Status::Running => return Ok(live.record.state.pid),
+            Status::Paused => {
+                return Err(Error::State("cannot start a paused container, try unpause instead".into()));
+            }
+            _ => {}
+        }
+        container.set_stopping(false);
+        let result = self.launch(container, Restart::default()).await;
+        if let Err((error, code)) = &result {
+            self.failed(container, error, *code, false).await;
+        }
+        result.map_err(|(error, _)| error)
+    }
+
+    /// The restart policy starts it.
+    pub(super) async fn start_again_in_turn(self: &Arc<Self>, container: &Arc<Container>) -> Result<u32> {
+        container.set_stopping(false);
+        let restart = container.record().restart;
+        let result = self.launch(container, restart).await;
+        if let Err((error, code)) = &result {
+            self.failed(container, error, *code, true).await;
+        }
+        result.map_err(|(error, _)| error)
+    }
+
+    /// Writes down why a start failed.
+    async fn failed(self: &Arc<Self>, container: &Arc<Container>, error: &Error, code: i32, again: bool) {
+        let mut record = (*container.record()).clone();
+        record.state.error = error.to_string();
+        record.state.exit_code = code;
+        if record.state.status != Status::Created {
+            record.state.status = Status::Exited;
+        }
+        let wait = if again { self.decide(container, &mut record, Duration::ZERO) } else { None };
+        // Those who wait for the start to attach wait in vain.
+        container.take_early();
+        let auto_remove = record.spec.auto_remove;
+        if let Err(error) = self.keep(container, record, |live| live.ends += 1).await {
+            tracing::error!(id = container.id, %error, "a failed start cannot be written down");
+        }
+        if auto_remove && let Err(error) = self.remove_in_turn(container, true).await {
+            tracing::warn!(id = container.id, %error, "a container whose start failed cannot be removed");
+        }
+        if let Some(wait) = wait {
+            self.start_later(container, wait);
+        }
+    }
+
+    async fn launch(self: &Arc<Self>, container: &Arc<Container>, restart: Restart) -> Result<u32, (Error, i32)> {
+        let other = |error| (error, FAILED);
+        // What is left of the last run goes first.
+        container.when(|live| live.task.is_none()).await;
+        let record = container.record();
+        let bundle = self.bundle(&record.id);
+        let mode = self.network_mode(&record).map_err(other)?;
+        let request = network::Request { id: record.id.clone(), mode: mode.clone(), ports: record.spec.ports.clone() };
+        let (attached, rootfs) = tokio::join!(self.networks.attach(request), self.neighbours.mounts(&record.id));
+        let prepared = async {
+            let attached = attached.map_err(said)?;
+            let rootfs = rootfs?;
+            let attachment = Attachment { networks: attached.endpoints, ports: attached.ports };
+            let task = self.launch_shim(&record, mode, attached.netns, attachment.clone()).await?;
+            Ok((task, rootfs, attachment))
+        };
+        let (task, rootfs, attachment) = match prepared.await {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                self.networks.detach(&record.id).await;
+                let bundle = bundle.clone();
+                let _ = blocking("removing a bundle", move || Ok(bundle.remove())).await;
+                return Err(other(error));
+            }
+        };
+        let run = async {
+            task.create(bundle.path(), &rootfs, record.spec.tty).await?;
+            self.connect_early(container).await;
+            task.start("").await
+        };
+        let pid = match run.await {
+            Ok(pid) => pid,
+            Err(failure) => {
+                let code = failure.exit_code();
+                let error = self.explain(&record, failure);
+                self.undo_start(&record, &task).await;
+                return Err((error, code));
+            }
+        };
+        let mut record = (*record).clone();
+        record.state = State {
+            status: Status::Running,
+            pid,
+            started: Some(Time::now()),
+            finished: record.state.finished,
+            ..State::default()
+        };
+        record.networks = attachment.networks;
+        record.ports = attachment.ports;
+        record.restart = restart;
+        let kept = self.keep(container, record.clone(), |live| live.task = Some(Arc::clone(&task))).await;
+        if let Err(error) = kept {
+            self.undo_start(&record, &task).await;
+            return Err(other(error));
+        }
+        self.watch(container, &task);
+        self.event("start", &record, &[]);
+        Ok(pid)
+    }
+
+    /// Which network namespace it gets.
+    fn network_mode(&self, record: &Record) -> Result<network::Mode> {
+        match record.spec.network_mode.strip_prefix("container:") {
+            Some(other) => Ok(network::Mode::Container { pid: self.pid_of(other, "network")? }),
+            None => network::Mode::parse(&record.spec.network_mode).map_err(said),
+        }
+    }
+
+    /// The first process of a container whose namespace another one shares.
+    fn pid_of(&self, id: &str, what: &str) -> Result<u32> {
+        let state = self.find(id)?.record().state.clone();
+        if state.status.is_live() {
+            Ok(state.pid)
+        } else {
+            Err(Error::State(format!("cannot join {what} namespace of a non running container: {id}")))
+        }
+    }
+
+    /// Writes the bundle and starts a shim on it.
+    async fn launch_shim(
+        self: &Arc<Self>,
+        record: &Arc<Record>,
+        mode: network::Mode,
+        netns: Option<std::os::fd::OwnedFd>,
+        attachment: Attachment,
+    ) -> Result<Arc<Task>> {
+        let shared = |mode: &str, what| match mode.strip_prefix("container:") {
+            Some(other) => self.pid_of(other, what).map(Some),
+            None => Ok(None),
+        };
+        let pid_of = shared(&record.spec.pid_mode, "PID")?;
+        let ipc_of = shared(&record.spec.ipc_mode, "IPC")?;
+        let options = self.options(record)?;
+        let (containers, record) = (Arc::clone(self), Arc::clone(record));
+        let launch = move || {
+            let config = containers.config(&record, &mode, &attachment, netns.is_some(), pid_of, ipc_of)?;
+            let bundle = containers.bundle(&record.id);
+            bundle.fill(&config, &options, &attachment)?;
+            bundle.launch(&containers.shim, netns).map(Arc::new)
+        };
+        blocking("starting a shim", launch).await
+    }
+
+    fn options(&self, record: &Record) -> Result<Options> {
+        let spec = &record.spec;
+        let log = spec::log(spec.log.as_ref(), &self.log_path(&record.id)).map_err(said)?;
+        Ok(Options {
+            log,
+            open_stdin: spec.open_stdin,
+            stdin_once: spec.stdin_once,
+            oci_runtime: self.handler(&spec.runtime)?,
+            seccomp_cache: self.directories.seccomp.to_str().map(str::to_owned),
+            traced: self.spans.is_on(),
+        })
+    }
+
+    /// The container's files and its OCI configuration. Blocks.
+    fn config(
+        &self,
+        record: &Record,
+        mode: &network::Mode,
+        attachment: &Attachment,
+        own_network: bool,
+        pid_of: Option<u32>,
+        ipc_of: Option<u32>,
+    ) -> Result<Vec<u8>> {
+        let files = self.names_directory(record);
+        if !matches!(mode, network::Mode::Container { .. }) {
+            let names = names(record, mode, attachment);
+            network::files::write(&files, &names).map_err(said)?;
+        }
+        let image = ImageConfiguration::from_reader(record.image_config.as_bytes())
+            .map_err(|e| Error::Invalid(format!("the configuration of image {} cannot be used: {e}", record.image)))?;
+        let _ = (&image, own_network, pid_of, ipc_of);
+        Err(Error::Request("spec"))
+    }
+
+    /// Clients that attached before the start are connected, so that they see the first byte.
+    async fn connect_early(&self, container: &Container) {
+        let bundle = self.bundle(&container.id);
+        let mut connected = Vec::new();
+        for client in container.take_early() {
+            if client.bundle.send(bundle.path().to_owned()).is_ok() {
+                connected.push(client.connected);
+            }
+        }
+        for client in connected {
+            // One that went away, or is that slow, gets what comes later.
+            let _ = tokio::time::timeout(CONNECT, client).await;
+        }
+    }
+
+    /// A container that could not be started is nowhere any more.
+    async fn undo_start(&self, record: &Record, task: &Task) {
+        let bundle = self.bundle(&record.id);
+        let _ = task.kill(crate::container::signal::KILL).await;
+        if let Err(failure) = task.delete("").await {
+            tracing::debug!(id = record.id, %failure, "the shim does not clean up; its binary does");
+            if let Err(error) = bundle.delete(&self.shim).await {
+                tracing::warn!(id = record.id, %error, "something of a failed start may be left");
+            }
+        }
+        task.shutdown().await;
+        self.networks.detach(&record.id).await;
+        let spans = self.spans.clone();
+        let _ = blocking("removing a bundle", move || {
+            spans.export(bundle.path());
+            bundle.remove();
+            Ok(())
+        })
+        .await;
+    }
+
+    /// A refusal of the shim, as a person is told it. One that died is quoted.
+    fn explain(&self, record: &Record, failure: shims::Failure) -> Error {
+        if failure.reason == shims::Reason::Gone {
+            let said = self.bundle(&record.id).complaint();
+            return shims::Failure::new(failure.reason, format!("{failure}: {said}")).into();
+        }
+        let message = format!("failed to create task for container: {}", failure.message);
+        shims::Failure::new(failure.reason, message).into()
+    }
+}
+
+/// What the container is told of its names.
+fn names(record: &Record, mode: &network::Mode, attachment: &Attachment) -> network::files::Names {
+    let spec = &record.spec;
+    let address = |text: &str| text.parse().ok();
+    network::files::Names {
+        hostname: spec.hostname.clone(),
+        domainname: spec.domainname.clone(),
+        addresses: attachment
+            .networks
+            .iter()
+            .flat_map(|endpoint| [address(&endpoint.ip_address), address(&endpoint.ipv6_address)])
+            .flatten()
+            .collect(),
+        gateway: attachment.networks.first().and_then(|endpoint| address(&endpoint.gateway)),
+        extra_hosts: spec.extra_hosts.clone(),
+        dns: spec.dns.clone(),
+        dns_search: spec.dns_search.clone(),
+        dns_options: spec.dns_options.clone(),
+        host_network: *mode == network::Mode::Host,
+    }
+}

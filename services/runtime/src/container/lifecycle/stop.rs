@@ -1,0 +1,120 @@
+//! Stop: the signal, patience, then KILL. And restart, which is a stop and a start in one turn.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+
+use crate::{
+    container::{
+        containers::Containers,
+        live::Container,
+        record::{Record, Status},
+        signal,
+    },
+    error::{Error, Result},
+    shims::{Failure, Reason, Task},
+};
+
+/// Seconds between signal and KILL where nobody says otherwise.
+const DEFAULT_TIMEOUT: u32 = 10;
+/// What KILL hits is gone within this time, or the kernel holds it.
+const KILL_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How to stop.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stop {
+    /// Empty for the container's own.
+    pub(crate) signal: String,
+    /// Seconds; unset for the container's own, negative for ever.
+    pub(crate) timeout: Option<i32>,
+}
+
+impl Containers {
+    /// Stops a container; one that does not run is left as it is.
+    pub(crate) async fn stop(&self, container: &Arc<Container>, how: &Stop) -> Result<()> {
+        let _turn = container.turn().await;
+        self.stop_in_turn(container, how).await
+    }
+
+    /// Stops a container where it runs, then starts it.
+    pub(crate) async fn restart(self: &Arc<Self>, container: &Arc<Container>, how: &Stop) -> Result<()> {
+        let _turn = container.turn().await;
+        self.stop_in_turn(container, how).await?;
+        self.start_in_turn(container).await?;
+        self.event("restart", &container.record(), &[]);
+        Ok(())
+    }
+
+    async fn stop_in_turn(&self, container: &Arc<Container>, how: &Stop) -> Result<()> {
+        let live = container.now();
+        let record = &live.record;
+        let name = if how.signal.is_empty() { &record.spec.stop_signal } else { &how.signal };
+        let number = if name.is_empty() { libc::SIGTERM as u32 } else { signal::parse(name)? };
+        if record.state.status == Status::Restarting {
+            return self.stop_restarting(container, record).await;
+        }
+        let Some(task) = live.task.as_ref().filter(|_| record.state.status.is_live()) else {
+            return Ok(());
+        };
+        container.set_stopping(true);
+        self.send(container, task, number).await?;
+        let seconds = how.timeout.unwrap_or_else(|| {
+            i32::try_from(record.spec.stop_timeout.unwrap_or(DEFAULT_TIMEOUT)).unwrap_or(i32::MAX)
+        });
+        let ended = container.when(|live| !live.record.state.status.is_live());
+        match u64::try_from(seconds) {
+            Err(_) => {
+                ended.await;
+            }
+            Ok(seconds) => {
+                if timeout(Duration::from_secs(seconds), ended).await.is_err() {
+                    self.kill_in_turn(container).await?;
+                }
+            }
+        }
+        self.event("stop", &container.record(), &[]);
+        Ok(())
+    }
+
+    /// KILL, and nothing else is waited for than the end.
+    pub(super) async fn kill_in_turn(&self, container: &Container) -> Result<()> {
+        let live = container.now();
+        let Some(task) = live.task.as_ref().filter(|_| live.record.state.status.is_live()) else {
+            return Ok(());
+        };
+        container.set_stopping(true);
+        self.send(container, task, signal::KILL).await?;
+        let ended = container.when(|live| !live.record.state.status.is_live());
+        match timeout(KILL_DEADLINE, ended).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::Late { what: "a container that was sent KILL", seconds: KILL_DEADLINE.as_secs() }),
+        }
+    }
+
+    async fn send(&self, container: &Container, task: &Task, number: u32) -> Result<()> {
+        let record = container.record();
+        match task.kill(number).await {
+            Ok(()) => self.event("kill", &record, &[("signal", number.to_string())]),
+            // It is ending by itself.
+            Err(Failure { reason: Reason::NotFound | Reason::Gone | Reason::State, .. }) => return Ok(()),
+            Err(failure) => return Err(failure.into()),
+        }
+        // A frozen process takes its signals when it is thawed.
+        if record.state.status == Status::Paused
+            && let Err(failure) = task.resume().await
+        {
+            tracing::debug!(id = record.id, %failure, "a paused container cannot be thawed to be stopped");
+        }
+        Ok(())
+    }
+
+    /// It waits for its policy to start it again, which does not come now.
+    async fn stop_restarting(&self, container: &Container, record: &Record) -> Result<()> {
+        let mut record = record.clone();
+        record.state.status = Status::Exited;
+        record.restart.stopped_by_hand = true;
+        self.keep(container, record, |_| {}).await?;
+        self.event("stop", &container.record(), &[]);
+        Ok(())
+    }
+}
