@@ -11,6 +11,7 @@ pub(crate) mod files;
 mod link;
 mod netlink;
 mod networks;
+mod nft;
 mod ports;
 mod request;
 mod settings;

@@ -20,6 +20,7 @@ use crate::network::{
     addresses::Addresses,
     bridge::Bridge,
     link::{self, Plan},
+    nft::{Rules, Target},
     ports::{self, HostPort, Published},
     request::DEFAULT,
 };
@@ -32,6 +33,7 @@ pub(crate) struct Networks(Arc<Inner>);
 struct Inner {
     bridge: Bridge,
     opened: String,
+    rules: Rules,
     state: Mutex<State>,
 }
 
@@ -57,7 +59,9 @@ impl Networks {
     pub(crate) fn open(settings: &Settings) -> Result<Self, Error> {
         let bridge = Bridge::open(settings)?;
         let state = State { addresses: Addresses::new(bridge.subnet), attached: HashMap::new() };
-        Ok(Self(Arc::new(Inner { bridge, opened: jiff::Timestamp::now().to_string(), state: Mutex::new(state) })))
+        let rules = Rules::open(&bridge)?;
+        let opened = jiff::Timestamp::now().to_string();
+        Ok(Self(Arc::new(Inner { bridge, opened, rules, state: Mutex::new(state) })))
     }
 
     /// Takes over what was attached before, to be called once before anything is attached: its addresses and ports stay
@@ -207,6 +211,7 @@ impl Inner {
     ) -> Result<(OwnedFd, Vec<NetworkEndpoint>, Vec<PortMapping>), Error> {
         let published = ports::hold(&request.ports, |host| self.is_published(host))?;
         let ports = published.iter().map(Published::mapping).collect();
+        let redirects: Vec<_> = redirects(address, &published).collect();
         if let Some(place) = self.state().attached.get_mut(&request.id) {
             place.published = published;
         }
@@ -214,6 +219,7 @@ impl Inner {
         let Bridge { index, subnet, mtu, .. } = self.bridge;
         let plan = Plan { outside: link::outside(&endpoint_id), bridge: index, address, subnet, mtu };
         let netns = link::make(Some(&plan))?;
+        self.rules.add(&redirects)?;
         let endpoint = NetworkEndpoint {
             network: DEFAULT.into(),
             network_id: network_id(DEFAULT),
@@ -233,23 +239,37 @@ impl Inner {
 
     /// The rules go first: as long as they are there, nobody else may have the ports.
     fn release(&self, id: &str) {
+        let hosts: Vec<_> = match self.state().attached.get(id) {
+            Some(place) => place.published.iter().map(|published| published.host).collect(),
+            None => return,
+        };
+        if let Err(error) = self.rules.remove(&hosts) {
+            // They are no longer among those that should be, and go with the next change.
+            tracing::error!(container = id, %error, "rules for published ports stay for now");
+        }
         let mut state = self.state();
-        let Some(place) = state.attached.remove(id) else { return };
-        if let Some(address) = place.address {
+        if let Some(address) = state.attached.remove(id).and_then(|place| place.address) {
             state.addresses.free(address);
         }
     }
 
     fn recover(&self, live: Vec<Live>) -> Result<(), Error> {
+        let mut all = Vec::new();
         for Live { id, endpoints, ports } in live {
             let address = endpoints.iter().find_map(|endpoint| endpoint.ip_address.parse().ok());
             let published = if address.is_some() { ports::hold_again(&ports) } else { Vec::new() };
             let mut state = self.state();
             if let Some(address) = address {
                 state.addresses.keep(address);
+                all.extend(redirects(address, &published));
             }
             state.attached.insert(id, Place { address, published });
         }
-        Ok(())
+        self.rules.install(all)
     }
+}
+
+/// Where a container's published ports lead.
+fn redirects(address: Ipv4Addr, published: &[Published]) -> impl Iterator<Item = (HostPort, Target)> {
+    published.iter().map(move |published| (published.host, Target { address, port: published.container_port }))
 }

@@ -10,6 +10,9 @@ pub(crate) struct Subnet {
 }
 
 impl Subnet {
+    /// 127.0.0.0/8
+    pub(crate) const LOOPBACK: Self = Self { network: 127 << 24, prefix: 8 };
+
     /// The network that an address with a prefix length is in.
     pub(crate) fn of(address: Ipv4Addr, prefix: u8) -> Option<Self> {
         (prefix <= 32).then(|| Self { network: u32::from(address) & mask(prefix), prefix })
