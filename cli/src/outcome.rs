@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
 };
 
-use berth_core::{Failure, Kind};
+use berth_core::{Failure, Kind, failure::chain};
 
 use crate::args::Entry;
 
@@ -80,6 +80,12 @@ pub(crate) enum Error {
         /// What to do.
         hint: &'static str,
     },
+    /// The connection broke in the middle of a call.
+    #[error(
+        "the connection to the node broke: {0}. Either the node went away just now (try again), or it refuses this user: \
+         only root and members of the group berth may use it"
+    )]
+    Broken(String),
     /// A file or stream of the caller's.
     #[error("{what}: {source}")]
     Io {
@@ -132,7 +138,7 @@ impl Error {
                 _ => denied,
             },
             Self::Service(_) => 1,
-            Self::Connect { .. } | Self::Io { .. } | Self::Contract(_) | Self::Host { .. } => denied,
+            Self::Connect { .. } | Self::Broken(_) | Self::Io { .. } | Self::Contract(_) | Self::Host { .. } => denied,
             Self::Operands { .. } | Self::UnknownCommand { .. } | Self::Absent { .. } | Self::Template(_) => 1,
         }
     }
@@ -148,7 +154,21 @@ impl Error {
 
 impl From<tonic::Status> for Error {
     fn from(status: tonic::Status) -> Self {
-        Self::Service(status.into())
+        let cause = std::error::Error::source(&status);
+        if let Some(cause) = cause {
+            return Self::Broken(chain(cause));
+        }
+        let code = status.code();
+        let mut failure = Failure::from(status);
+        if failure.message.is_empty() {
+            // What answers for a method that nobody serves.
+            failure.message = code.description().to_owned();
+            if code == tonic::Code::Unimplemented {
+                failure.message = "the service that listens there does not have this call".into();
+                failure.hint = "is --host the node's berth.sock, and berthd as new as berth?".into();
+            }
+        }
+        Self::Service(failure)
     }
 }
 

@@ -85,12 +85,16 @@ impl Display {
                     bar.finish();
                 }
             }
-            // Only steps that people know from Docker's plain output.
-            None if known != Some(phase) && matches!(phase, Phase::Waiting | Phase::Complete | Phase::Exists) => {
-                let text = format!("{id}: {}", word(phase));
-                self.line(&text);
+            // Only the steps that people know from Docker's plain output.
+            None => {
+                let begun = |phase: Option<Phase>| !matches!(phase, None | Some(Phase::Waiting | Phase::Unspecified));
+                if begun(Some(phase)) && !begun(known) && phase != Phase::Exists {
+                    self.line(&format!("{id}: {}", word(Phase::Waiting)));
+                }
+                if known != Some(phase) && matches!(phase, Phase::Complete | Phase::Exists) {
+                    self.line(&format!("{id}: {}", word(phase)));
+                }
             }
-            None => {}
         }
     }
 
