@@ -3,7 +3,6 @@
 //! What is answered as done is in the store. What runs is told by the bundles in the state directory and by the shims
 //! behind them, never by memory: the service may be killed at any line, and its start is the recovery.
 
-// What is not called yet is called before the crate is whole.
 mod container;
 mod error;
 mod events;
@@ -11,9 +10,12 @@ mod exec;
 mod faces;
 mod filter;
 mod grpc;
+mod host;
+mod instant;
 mod logs;
 mod neighbours;
 mod network;
+mod service;
 mod settings;
 mod shims;
 mod spec;
@@ -21,6 +23,7 @@ mod streams;
 mod volumes;
 
 pub use error::Error;
+pub use service::run;
 
 /// The service's name in the configuration and on the command line.
 pub const NAME: &str = "runtime";

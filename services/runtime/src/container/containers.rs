@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 
 use crate::{
     container::{
@@ -44,8 +44,17 @@ pub(crate) struct Containers {
     pub(crate) shim: Binary,
     pub(crate) spans: Exporter,
     pub(crate) events: Events,
+    /// Name of the snapshotter's driver, once it was asked.
+    pub(crate) driver: OnceCell<String>,
     /// The image service that answers now knows which images are in use.
-    pub(crate) uses_told: watch::Sender<bool>,
+    pub(crate) uses_told: watch::Sender<Told>,
+}
+
+/// Whether the image service knows the uses, and how often it was told all of them: it forgets them when it restarts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Told {
+    pub(crate) now: bool,
+    pub(crate) round: u64,
 }
 
 impl Containers {
@@ -89,6 +98,11 @@ impl Containers {
             also(live);
         });
         Ok(())
+    }
+
+    /// Name of the snapshotter's driver, which does not change while a node runs.
+    pub(crate) async fn storage_driver(&self) -> Result<String> {
+        self.driver.get_or_try_init(|| self.neighbours.storage_driver()).await.cloned()
     }
 
     /// Names of the volumes that containers have, except those of one container.

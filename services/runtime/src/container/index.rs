@@ -110,6 +110,12 @@ impl Index {
         }
     }
 
+    /// A container with this id is being made.
+    pub(crate) fn is_being_made(&self, id: &str) -> bool {
+        let inner = self.lock();
+        !inner.containers.contains_key(id) && inner.names.values().any(|named| named == id)
+    }
+
     /// All containers, in no particular order.
     pub(crate) fn all(&self) -> Vec<Arc<Container>> {
         self.lock().containers.values().cloned().collect()

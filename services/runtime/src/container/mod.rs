@@ -1,6 +1,18 @@
 //! Containers: their records, their states, and what leads from one to the next.
 
-pub(crate) mod live;
+mod containers;
+mod index;
+pub(crate) mod lifecycle;
+mod live;
 pub(crate) mod names;
 pub(crate) mod record;
-pub(crate) mod store;
+mod recover;
+mod restart;
+mod signal;
+mod store;
+
+pub(crate) use containers::{Containers, Directories, Told, blocking};
+pub(crate) use index::Index;
+pub(crate) use live::{Attachment, Container, Early, Live};
+pub(crate) use record::{Record, State, Status, Time};
+pub(crate) use store::{Contents, Job, Store};

@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use berth_proto::berth::runtime::v1::{ContainerSpec, MountPoint, NetworkEndpoint, PortMapping};
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
+
 /// A container, as it is filed under its id.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -113,6 +115,16 @@ impl Time {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
+    /// Reads RFC 3339.
+    ///
+    /// # Errors
+    /// It is no time, or one before 1970.
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        let invalid = || Error::Invalid(format!("{text:?} is no time as RFC 3339 writes it (2006-01-02T15:04:05Z)"));
+        let time: jiff::Timestamp = text.parse().map_err(|_| invalid())?;
+        u64::try_from(time.as_nanosecond()).map(Self).map_err(|_| invalid())
+    }
+
     /// RFC 3339 with nanoseconds.
     pub(crate) fn rfc3339(self) -> String {
         jiff::Timestamp::from_nanosecond(i128::from(self.0)).map(|t| format!("{t:.9}")).unwrap_or_default()
@@ -154,6 +166,8 @@ mod tests {
     #[test]
     fn times_have_nanoseconds() {
         assert_eq!(Time(1_500_000_000_000_000_001).rfc3339(), "2017-07-14T02:40:00.000000001Z");
+        assert_eq!(Time::parse("2017-07-14T02:40:00.000000001Z").unwrap(), Time(1_500_000_000_000_000_001));
+        assert!(Time::parse("1969-01-01T00:00:00Z").is_err() && Time::parse("today").is_err());
         assert_eq!(Time(0).rfc3339(), "1970-01-01T00:00:00.000000000Z");
     }
 

@@ -2,7 +2,7 @@
 //! and then, in one step, the record. Whatever fails or is cancelled before that is undone; what is cut off by a crash
 //! is undone by the next start, which finds the job.
 
-use std::{fs, sync::Arc};
+use std::{fs, sync::Arc, time::Duration};
 
 use berth_core::{Failure, Kind, Reference};
 use berth_proto::berth::{
@@ -30,6 +30,9 @@ use crate::{
     spec,
     volumes::Volumes,
 };
+
+/// An image service that restarts is back within this time.
+const AWAY: Duration = Duration::from_secs(20);
 
 /// When the image is pulled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +82,7 @@ impl Containers {
             spec: std::mem::take(&mut order.spec),
             ..Record::default()
         };
+        let round = self.uses_told.borrow().round;
         let made = async {
             self.make(&mut record, &order, &mut warnings, progress).await?;
             if progress.is_closed() { Err(Error::Cancelled) } else { Ok(()) }
@@ -90,6 +94,12 @@ impl Containers {
         match self.commit_created(record.clone(), reservation).await {
             Ok(container) => {
                 let record = container.record();
+                if self.uses_told.borrow().round != round
+                    && let Err(error) = self.neighbours.image(&record.image_id, "", &id).await
+                {
+                    // It restarted meanwhile, and was told of the uses before this one could be among them.
+                    tracing::warn!(id, %error, "the image service does not know of a use");
+                }
                 self.event("create", &record, &[]);
                 Ok(Created { id, name: record.name.clone(), warnings })
             }
@@ -111,7 +121,8 @@ impl Containers {
             }
         }
         if !asked.network_mode.starts_with("container:") {
-            self.networks.check(&network::Mode::parse(&asked.network_mode).map_err(said)?).map_err(said)?;
+            let mode = network::Mode::parse(&asked.network_mode).map_err(said)?;
+            self.networks.check(&mode, &asked.ports).map_err(said)?;
         }
         Policy::parse(&asked.restart_policy)?;
         if asked.auto_remove && Policy::parse(&asked.restart_policy)? != Policy::No {
@@ -173,8 +184,7 @@ impl Containers {
     async fn image(&self, record: &Record, order: &Order, progress: &mpsc::Sender<Bytes>) -> Result<Image> {
         // Uses that are told before this one would wipe it out.
         let mut told = self.uses_told.subscribe();
-        let wait = tokio::time::timeout(std::time::Duration::from_secs(20), told.wait_for(|told| *told));
-        if wait.await.is_err() {
+        if tokio::time::timeout(AWAY, told.wait_for(|told| told.now)).await.is_err() {
             return Err(Failure::new(Kind::Unavailable, "the image service is away").into());
         }
         let platform = &record.spec.platform;

@@ -3,14 +3,19 @@
 use std::sync::Arc;
 
 use crate::{
-    container::{containers::Containers, live::Container, record::Status},
+    container::{containers::{Containers, to_the_end}, live::Container, record::Status},
     error::{Error, Result},
     shims::Task,
 };
 
 impl Containers {
     /// Freezes a running container.
-    pub(crate) async fn pause(&self, container: &Container) -> Result<()> {
+    pub(crate) async fn pause(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        let (containers, container) = (Arc::clone(self), Arc::clone(container));
+        to_the_end("pausing a container", async move { containers.pause_in_turn(&container).await }).await
+    }
+
+    async fn pause_in_turn(&self, container: &Container) -> Result<()> {
         let _turn = container.turn().await;
         let live = container.now();
         let id = &container.id;
@@ -29,7 +34,12 @@ impl Containers {
     }
 
     /// Thaws a paused container.
-    pub(crate) async fn unpause(&self, container: &Container) -> Result<()> {
+    pub(crate) async fn unpause(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        let (containers, container) = (Arc::clone(self), Arc::clone(container));
+        to_the_end("unpausing a container", async move { containers.unpause_in_turn(&container).await }).await
+    }
+
+    async fn unpause_in_turn(&self, container: &Container) -> Result<()> {
         let _turn = container.turn().await;
         let live = container.now();
         let id = &container.id;

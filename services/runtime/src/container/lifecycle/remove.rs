@@ -4,7 +4,7 @@ use std::{fs, sync::Arc};
 
 use crate::{
     container::{
-        containers::{Containers, blocking},
+        containers::{Containers, blocking, to_the_end},
         live::Container,
         record::{Record, Status},
         store::{Change, Job},
@@ -23,7 +23,12 @@ pub(crate) struct Remove {
 
 impl Containers {
     /// Removes a container.
-    pub(crate) async fn remove(&self, container: &Arc<Container>, how: Remove) -> Result<()> {
+    pub(crate) async fn remove(self: &Arc<Self>, container: &Arc<Container>, how: Remove) -> Result<()> {
+        let (containers, container) = (Arc::clone(self), Arc::clone(container));
+        to_the_end("removing a container", async move { containers.try_remove(&container, how).await }).await
+    }
+
+    async fn try_remove(&self, container: &Arc<Container>, how: Remove) -> Result<()> {
         if how.force {
             // Whoever stops it just now, with all the patience in the world, is done at once.
             let live = container.now();
@@ -56,7 +61,7 @@ impl Containers {
     }
 
     /// Removes a container that ended and is to go with its end.
-    pub(super) async fn remove_ended(&self, container: &Arc<Container>) -> Result<()> {
+    pub(crate) async fn remove_ended(&self, container: &Arc<Container>) -> Result<()> {
         let _turn = container.turn().await;
         let live = container.now();
         if live.removed || live.record.state.status.is_live() {

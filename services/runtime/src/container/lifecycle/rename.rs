@@ -1,13 +1,20 @@
 //! Rename.
 
+use std::sync::Arc;
+
 use crate::{
-    container::{containers::Containers, live::Container, names},
+    container::{containers::{Containers, to_the_end}, live::Container, names},
     error::{Error, Result},
 };
 
 impl Containers {
     /// Gives a container another name.
-    pub(crate) async fn rename(&self, container: &Container, name: &str) -> Result<()> {
+    pub(crate) async fn rename(self: &Arc<Self>, container: &Arc<Container>, name: String) -> Result<()> {
+        let (containers, container) = (Arc::clone(self), Arc::clone(container));
+        to_the_end("renaming a container", async move { containers.rename_in_turn(&container, &name).await }).await
+    }
+
+    async fn rename_in_turn(&self, container: &Container, name: &str) -> Result<()> {
         let _turn = container.turn().await;
         let live = container.now();
         if live.removed {

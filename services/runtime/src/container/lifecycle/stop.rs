@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use crate::{
     container::{
-        containers::Containers,
+        containers::{Containers, to_the_end},
         live::Container,
         record::{Record, Status},
         signal,
@@ -31,18 +31,26 @@ pub(crate) struct Stop {
 
 impl Containers {
     /// Stops a container; one that does not run is left as it is.
-    pub(crate) async fn stop(&self, container: &Arc<Container>, how: &Stop) -> Result<()> {
-        let _turn = container.turn().await;
-        self.stop_in_turn(container, how).await
+    pub(crate) async fn stop(self: &Arc<Self>, container: &Arc<Container>, how: Stop) -> Result<()> {
+        let (containers, container) = (Arc::clone(self), Arc::clone(container));
+        to_the_end("stopping a container", async move {
+            let _turn = container.turn().await;
+            containers.stop_in_turn(&container, &how).await
+        })
+        .await
     }
 
     /// Stops a container where it runs, then starts it.
-    pub(crate) async fn restart(self: &Arc<Self>, container: &Arc<Container>, how: &Stop) -> Result<()> {
-        let _turn = container.turn().await;
-        self.stop_in_turn(container, how).await?;
-        self.start_in_turn(container).await?;
-        self.event("restart", &container.record(), &[]);
-        Ok(())
+    pub(crate) async fn restart(self: &Arc<Self>, container: &Arc<Container>, how: Stop) -> Result<()> {
+        let (containers, container) = (Arc::clone(self), Arc::clone(container));
+        to_the_end("restarting a container", async move {
+            let _turn = container.turn().await;
+            containers.stop_in_turn(&container, &how).await?;
+            containers.start_in_turn(&container).await?;
+            containers.event("restart", &container.record(), &[]);
+            Ok(())
+        })
+        .await
     }
 
     async fn stop_in_turn(&self, container: &Arc<Container>, how: &Stop) -> Result<()> {

@@ -1,0 +1,282 @@
+//! The start of the service, which is the recovery. What runs is told by the bundles and the shims behind them; the
+//! records are made to say the same. Only then does anybody get an answer. What needs the neighbours, and what is only
+//! left over, comes afterwards.
+
+use std::{fs, sync::Arc, time::Duration};
+
+use berth_core::bundle::ExitRecord;
+use tokio::task::JoinSet;
+
+use crate::{
+    container::{
+        containers::{Containers, Told},
+        live::Container,
+        record::{Record, Status, Time},
+        restart::Policy,
+        store::{Change, Job},
+    },
+    error::{Error, Result},
+    network::Live as Attached,
+    shims::{Task, TaskState},
+};
+
+/// What the end is called of a process that nobody saw ending: the machine went down with it.
+const LOST: u32 = 137;
+/// A shim that does not answer for this long is taken for dead and killed by its binary's clean-up.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// The service answers after this time, even where something is still being found out.
+const TRUTH: Duration = Duration::from_millis(700);
+
+/// What is found of a container that has a bundle.
+enum Found {
+    Lives(Arc<Task>, TaskState, u32),
+    /// It was not started to the end; or it ended, or its shim did, while nobody looked.
+    Ended(Option<Arc<Task>>),
+}
+
+impl Containers {
+    /// Takes over what there is. The service answers when this has.
+    pub(crate) async fn recover(self: &Arc<Self>, records: Vec<Record>) -> Result<Vec<Arc<Container>>> {
+        let containers: Vec<_> = records.into_iter().map(Container::new).collect();
+        for container in &containers {
+            self.index.insert(Arc::clone(container));
+        }
+        let mut looks = JoinSet::new();
+        for id in self.bundle_ids()? {
+            let (this, container) = (Arc::clone(self), self.index.find(&id).ok().filter(|c| c.id == id));
+            looks.spawn(async move {
+                let found = this.look(&id).await;
+                (id, container, found)
+            });
+        }
+        let mut live = Vec::new();
+        let mut after = Vec::new();
+        while let Some(looked) = looks.join_next().await {
+            let (id, container, found) = looked.map_err(|_| Error::Panicked { what: "looking at a bundle" })?;
+            match (container, found) {
+                (Some(container), Found::Lives(task, state, pid)) => {
+                    live.push(self.adopt(&container, &task, state, pid).await?);
+                }
+                (container, found) => after.push((id, container, found)),
+            }
+        }
+        self.networks.recover(live).await.map_err(berth_core::Failure::from)?;
+        // Ends are cheap where the shim has written one; the others take the time that killing takes.
+        let mut ends = JoinSet::new();
+        for (id, container, found) in after {
+            let this = Arc::clone(self);
+            ends.spawn(async move { this.finish(&id, container, found).await });
+        }
+        while ends.join_next().await.is_some() {}
+        for container in &containers {
+            self.without_a_bundle(container).await?;
+        }
+        Ok(containers)
+    }
+
+    fn bundle_ids(&self) -> Result<Vec<String>> {
+        let bundles = &self.directories.bundles;
+        fs::create_dir_all(bundles).map_err(Error::io("cannot make", bundles))?;
+        let entries = fs::read_dir(bundles).map_err(Error::io("cannot list", bundles))?;
+        Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+    }
+
+    async fn look(&self, id: &str) -> Found {
+        let bundle = self.bundle(id);
+        let Ok(task) = bundle.connect().await else { return Found::Ended(None) };
+        let task = Arc::new(task);
+        match tokio::time::timeout(ANSWER, task.state()).await {
+            Ok(Ok((TaskState::Running | TaskState::Paused, _))) if bundle.exit().is_some() => Found::Ended(Some(task)),
+            Ok(Ok((state @ (TaskState::Running | TaskState::Paused), pid))) => Found::Lives(task, state, pid),
+            Ok(Ok((TaskState::Created | TaskState::Stopped, _))) => Found::Ended(Some(task)),
+            Ok(Err(failure)) => {
+                tracing::debug!(id, %failure, "a shim has no task");
+                Found::Ended(None)
+            }
+            Err(_) => {
+                tracing::warn!(id, "a shim does not answer and is taken for dead");
+                Found::Ended(None)
+            }
+        }
+    }
+
+    /// A container runs: the record says so, whatever it said before.
+    async fn adopt(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        task: &Arc<Task>,
+        state: TaskState,
+        pid: u32,
+    ) -> Result<Attached> {
+        let attachment = self.bundle(&container.id).attachment();
+        let mut record = (*container.record()).clone();
+        let status = if state == TaskState::Paused { Status::Paused } else { Status::Running };
+        if record.state.status != status || record.state.pid != pid {
+            record.state.status = status;
+            record.state.pid = pid;
+            record.state.error.clear();
+            record.state.started = Some(record.state.started.filter(|_| record.state.status.is_live()).unwrap_or_else(Time::now));
+            record.networks.clone_from(&attachment.networks);
+            record.ports.clone_from(&attachment.ports);
+            self.store.put(Arc::new(record.clone())).await?;
+        }
+        container.publish(|live| {
+            live.record = Arc::new(record);
+            live.task = Some(Arc::clone(task));
+        });
+        self.watch(container, task);
+        Ok(Attached { id: container.id.clone(), endpoints: attachment.networks, ports: attachment.ports })
+    }
+
+    /// A bundle whose container does not run any more, or never did.
+    async fn finish(self: &Arc<Self>, id: &str, container: Option<Arc<Container>>, found: Found) {
+        let task = match found {
+            Found::Ended(task) => task,
+            Found::Lives(task, ..) => Some(task),
+        };
+        let bundle = self.bundle(id);
+        if let Some(container) = container
+            && (container.record().state.status.is_live() || bundle.exit().is_some())
+        {
+            let task = match task {
+                Some(task) => Some((Arc::clone(&task), task.wait("").await)),
+                None => None,
+            };
+            let (this, ending) = (Arc::clone(self), Arc::clone(&container));
+            tokio::spawn(async move { this.ended(&ending, task).await });
+            let told = container.when(|live| !live.record.state.status.is_live());
+            if tokio::time::timeout(TRUTH, told).await.is_err() {
+                tracing::warn!(id, "cleaning up after a shim that died takes long and goes on");
+            }
+            return;
+        }
+        // The start was cut off before the program ran, or the create was undone: nobody was told of it.
+        if let Some(task) = &task {
+            let _ = task.kill(crate::container::signal::KILL).await;
+            if task.delete("").await.is_ok() {
+                task.shutdown().await;
+                bundle.remove();
+                return;
+            }
+        }
+        if let Err(error) = bundle.delete(&self.shim).await {
+            tracing::warn!(id, %error, "something of a container may be left");
+        }
+        bundle.remove();
+    }
+
+    /// A record that says "running" without a bundle is from before a reboot.
+    async fn without_a_bundle(&self, container: &Arc<Container>) -> Result<()> {
+        let live = container.now();
+        if live.task.is_some() || !live.record.state.status.is_live() {
+            return Ok(());
+        }
+        let exit = ExitRecord { pid: 0, exit_code: LOST, exited_at_ns: Time::now().0, oom_killed: false };
+        let mut record = (*live.record).clone();
+        record.end(exit.exit_code as i32, false, Time(exit.exited_at_ns));
+        record.state.error = "the machine went down while it ran".into();
+        self.keep(container, record, |live| live.ends += 1).await
+    }
+
+    /// What comes once the service answers: jobs, restart policies, what nobody refers to.
+    pub(crate) async fn settle(self: Arc<Self>, containers: Vec<Arc<Container>>, jobs: Vec<(String, Job)>) {
+        let uses = tokio::spawn(Arc::clone(&self).tell_uses());
+        for container in containers {
+            self.continue_policy(&container).await;
+        }
+        for (id, job) in jobs {
+            let (mounts, volumes) = match job {
+                // Its record was committed in the same step that ends the job, so there is none.
+                Job::Create { .. } => (Vec::new(), true),
+                Job::Remove { mounts, volumes } => (mounts, volumes),
+            };
+            let record = Record { id: id.clone(), mounts, ..Record::default() };
+            match self.clear(&id, &record, volumes).await {
+                Ok(()) => self.store.job_done(&id),
+                Err(error) => tracing::warn!(id, %error, "something of a container is left until the next start"),
+            }
+        }
+        if let Err(error) = self.remove_strays().await {
+            tracing::warn!(%error, "what nobody refers to is left until the next start");
+        }
+        drop(uses);
+    }
+
+    async fn continue_policy(self: &Arc<Self>, container: &Arc<Container>) {
+        let record = container.record();
+        let status = record.state.status;
+        if status == Status::Restarting {
+            // `ended` may have taken care of it just now; then two wait, and the second finds it started.
+            self.start_later(container, Duration::from_millis(record.restart.wait_ms));
+            return;
+        }
+        if status != Status::Exited {
+            return;
+        }
+        if record.spec.auto_remove {
+            if let Err(error) = self.remove_ended(container).await {
+                tracing::warn!(id = container.id, %error, "a container that ended cannot be removed");
+            }
+            return;
+        }
+        let policy = Policy::parse(&record.spec.restart_policy).unwrap_or(Policy::No);
+        if !policy.at_service_start(record.state.exit_code, record.restart) {
+            return;
+        }
+        let mut record = (*record).clone();
+        record.state.status = Status::Restarting;
+        record.restart.stopped_by_hand = false;
+        match self.keep(container, record, |_| {}).await {
+            Ok(()) => self.start_later(container, Duration::ZERO),
+            Err(error) => tracing::warn!(id = container.id, %error, "a container's restart policy cannot start it"),
+        }
+    }
+
+    /// Keeps the image service informed of which images are in use, as often as it starts. What is made meanwhile waits.
+    async fn tell_uses(self: Arc<Self>) {
+        loop {
+            let gone = self.neighbours.image_service_lives().await;
+            let all = self.index.all();
+            let uses = all.iter().map(|container| (container.id.clone(), container.record().image_id.clone()));
+            match self.neighbours.set_uses(uses.filter(|(_, image)| !image.is_empty()).collect()).await {
+                Ok(()) => {
+                    self.uses_told.send_modify(|told| *told = Told { now: true, round: told.round + 1 });
+                    gone.await;
+                }
+                Err(error) => tracing::warn!(%error, "the image service cannot be told which images are in use"),
+            }
+            self.uses_told.send_modify(|told| told.now = false);
+        }
+    }
+
+    /// Snapshots and directories of containers that are not there: what a crash left between two steps.
+    async fn remove_strays(&self) -> Result<()> {
+        let known = |id: &str| self.index.find(id).is_ok_and(|container| container.id == id);
+        // What is being made was reserved before anything of it was on disk, and is known before it is no longer made.
+        let stray = |id: &str| !self.index.is_being_made(id) && !known(id);
+        let snapshots = self.neighbours.container_snapshots().await?;
+        for id in snapshots.iter().filter(|id| stray(id)) {
+            tracing::info!(id, "a snapshot of a container that is not there is removed");
+            self.neighbours.remove_snapshot(id).await?;
+        }
+        for entry in fs::read_dir(&self.directories.containers).into_iter().flatten().flatten() {
+            let id = entry.file_name().to_string_lossy().into_owned();
+            if stray(&id) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits nothing but reads like a change: jobs whose container has a record are done.
+    pub(crate) async fn drop_finished_jobs(&self, jobs: Vec<(String, Job)>) -> Result<Vec<(String, Job)>> {
+        let (finished, open): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|(id, job)| {
+            matches!(job, Job::Create { .. }) && self.index.find(id).is_ok_and(|container| container.id == *id)
+        });
+        for (id, _) in finished {
+            self.store.commit(Change { remove_job: Some(id), ..Change::default() }).await?;
+        }
+        Ok(open)
+    }
+}

@@ -1,0 +1,80 @@
+//! A container as it is told.
+
+use berth_proto::berth::runtime::v1::{
+    Container as Wire, Event as WireEvent, State as WireState, state::Status as WireStatus,
+};
+
+use crate::{
+    container::{Container, Containers, Record, State, Status},
+    events::Event,
+};
+
+/// What `ps` and `inspect` show.
+pub(super) fn container(containers: &Containers, container: &Container) -> Wire {
+    let record = container.record();
+    let names = containers.names_directory(&record);
+    let file = |name: &str| names.join(name).display().to_string();
+    let Record { id, name, created, image, image_id, spec, args, exposed_ports, mounts, state, networks, ports, restart, .. } =
+        (*record).clone();
+    Wire {
+        log_path: if spec.log.as_ref().is_some_and(|log| log.driver == "none") {
+            String::new()
+        } else {
+            containers.log_path(&id).display().to_string()
+        },
+        hostname_path: file("hostname"),
+        hosts_path: file("hosts"),
+        resolv_conf_path: file("resolv.conf"),
+        network_sandbox: if state.pid == 0 { String::new() } else { format!("/proc/{}/ns/net", state.pid) },
+        exec_ids: container.exec_ids(),
+        id,
+        name,
+        created: created.rfc3339(),
+        image,
+        image_id,
+        state: Some(to_state(state)),
+        spec: Some(spec),
+        args,
+        networks,
+        ports,
+        mounts,
+        restart_count: restart.count,
+        storage_driver: containers.driver.get().cloned().unwrap_or_default(),
+        exposed_ports,
+        size_rw: 0,
+    }
+}
+
+fn to_state(state: State) -> WireState {
+    WireState {
+        status: to_status(state.status).into(),
+        pid: state.pid,
+        exit_code: state.exit_code,
+        oom_killed: state.oom_killed,
+        error: state.error,
+        started_at: state.started.map(|time| time.rfc3339()).unwrap_or_default(),
+        finished_at: state.finished.map(|time| time.rfc3339()).unwrap_or_default(),
+    }
+}
+
+fn to_status(status: Status) -> WireStatus {
+    match status {
+        Status::Created => WireStatus::Created,
+        Status::Running => WireStatus::Running,
+        Status::Paused => WireStatus::Paused,
+        Status::Exited => WireStatus::Exited,
+        Status::Removing => WireStatus::Removing,
+        Status::Restarting => WireStatus::Restarting,
+    }
+}
+
+/// What happened.
+pub(super) fn event(event: &Event) -> WireEvent {
+    WireEvent {
+        time: event.time.rfc3339(),
+        r#type: event.kind.into(),
+        action: event.action.clone(),
+        id: event.id.clone(),
+        attributes: event.attributes.clone().into_iter().collect(),
+    }
+}

@@ -1,0 +1,76 @@
+//! The service from its start: opened, recovered, and only then answering.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, sync::Arc};
+
+use berth_core::{Failure, config::Node, serve};
+use tokio::sync::{OnceCell, watch};
+
+use crate::{
+    NAME,
+    container::{Containers, Contents, Directories, Index, Store, Told, blocking},
+    error::{Error, Result},
+    events::Events,
+    faces, grpc,
+    neighbours::Neighbours,
+    network::Networks,
+    settings::Settings,
+    shims::{Binary, Exporter},
+    volumes::Volumes,
+};
+
+/// Runs the service until the process ends. The neighbours may be away; what needs one says so.
+///
+/// # Errors
+/// It cannot start: its directories, its store, its network or its sockets cannot be used.
+pub async fn run(node: Node) -> Result<(), Error> {
+    let settings: Settings = node.section(NAME)?;
+    let (containers, contents) = open(&node, settings).await?;
+    let known = containers.recover(contents.records).await?;
+    let jobs = containers.drop_finished_jobs(contents.jobs.into_iter().collect()).await?;
+    let socket = serve::bind(&node, &node.socket(NAME))?;
+    let faces = faces::bind(&node)?;
+    tokio::spawn(Arc::clone(&containers).settle(known, jobs));
+    let routes = grpc::routes(&node, &containers);
+    serve::notify_ready();
+    tokio::try_join!(async { Ok(socket.serve(routes.clone()).await?) }, async { Ok(faces.serve(routes.clone()).await?) })
+        .map(|_: ((), ())| ())
+}
+
+async fn open(node: &Node, settings: Settings) -> Result<(Arc<Containers>, Contents)> {
+    let (root, state) = (node.root_of(NAME), node.state_of(NAME));
+    let directories = Directories {
+        containers: root.join("containers"),
+        bundles: state.join("bundles"),
+        seccomp: state.join("seccomp"),
+        root,
+    };
+    let (places, chosen) = (directories.clone(), settings.clone());
+    let opened = blocking("opening the store", move || {
+        for directory in [&places.root, &places.containers, &places.bundles, &places.seccomp] {
+            fs::create_dir_all(directory).map_err(Error::io("cannot make", directory))?;
+            fs::set_permissions(directory, fs::Permissions::from_mode(0o711))
+                .map_err(Error::io("cannot protect", directory))?;
+        }
+        let (store, contents) = Store::open(&places.root.join("meta.redb"), &places.containers)?;
+        let volumes = Volumes::open(&places.root.join("volumes")).map_err(Failure::from)?;
+        let networks = Networks::open(&chosen.network).map_err(Failure::from)?;
+        let shim = Binary::load(chosen.shim.as_deref())?;
+        Ok((store, contents, volumes, networks, shim))
+    });
+    let (store, contents, volumes, networks, shim) = opened.await?;
+    let containers = Containers {
+        settings,
+        directories,
+        store,
+        index: Arc::new(Index::default()),
+        neighbours: Neighbours::new(node),
+        networks,
+        volumes,
+        shim,
+        spans: Exporter::new(node.telemetry.otlp_endpoint.as_deref()),
+        events: Events::default(),
+        driver: OnceCell::new(),
+        uses_told: watch::Sender::new(Told::default()),
+    };
+    Ok((Arc::new(containers), contents))
+}
