@@ -17,6 +17,8 @@ use crate::telemetry;
 
 /// A service that restarts is back within this time; a caller that waited longer is told so.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const FIRST_WAIT: Duration = Duration::from_millis(10);
+const LONGEST_WAIT: Duration = Duration::from_millis(200);
 
 /// A connection to a service, made when first needed and made again when it breaks. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -31,6 +33,31 @@ pub fn lazy(socket: &Path) -> Channel {
         let socket = socket.clone();
         async move { Ok::<_, io::Error>(TokioIo::new(connect(socket).await?)) }
     })))
+}
+
+/// As [`lazy`]; a service that does not listen at the moment is waited for, for as long as a restart takes.
+pub fn patient(socket: &Path) -> Channel {
+    let socket = socket.to_owned();
+    let endpoint = Endpoint::from_static("http://berth.local");
+    Channel(endpoint.connect_with_connector_lazy(service_fn(move |_| {
+        let socket = socket.clone();
+        async move {
+            let until = tokio::time::Instant::now() + CONNECT_TIMEOUT;
+            let mut wait = FIRST_WAIT;
+            loop {
+                match connect(socket.clone()).await {
+                    // Nothing tells of a socket that somebody begins to listen on, so it is tried again.
+                    Err(e) if is_absent(&e) && tokio::time::Instant::now() < until => tokio::time::sleep(wait).await,
+                    result => return result.map(TokioIo::new),
+                }
+                wait = (wait * 2).min(LONGEST_WAIT);
+            }
+        }
+    })))
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
 /// Connects to a Unix socket whose path may be longer than a socket's address.
