@@ -34,8 +34,10 @@ pub(crate) enum Error {
     Attached { id: String },
     #[error("the network namespace of process {pid}: {source}")]
     Namespace { pid: u32, source: io::Error },
-    #[error("extra host {text:?}: {why}")]
+    #[error("{why}: {text:?}")]
     BadHost { text: String, why: &'static str },
+    #[error("IP address is not correctly formatted: {text}")]
+    BadServer { text: String },
     #[error("{name} is a link of the host, but no bridge; choose another name with `bridge` in [runtime.network]")]
     NoBridge { name: String },
     #[error("{what} {on}: {source}")]
@@ -62,9 +64,7 @@ impl Error {
     fn kind(&self) -> Kind {
         match self {
             Self::NotFound { .. } => Kind::NotFound,
-            Self::BadMode { .. } | Self::BadPort { .. } | Self::BadSubnet { .. } | Self::BadHost { .. } => {
-                Kind::InvalidArgument
-            }
+            Self::BadMode { .. } | Self::BadPort { .. } | Self::BadSubnet { .. } | Self::BadHost { .. } | Self::BadServer { .. } => Kind::InvalidArgument,
             Self::PortTaken { .. }
             | Self::CannotBind { .. }
             | Self::Attached { .. }

@@ -14,6 +14,7 @@ mod networks;
 mod nft;
 mod ports;
 mod request;
+mod resolver;
 mod settings;
 mod subnet;
 

@@ -105,7 +105,11 @@ impl Networks {
         let inner = Arc::clone(&self.0);
         // The thread ends in the container's namespace, so it cannot be one that is used again.
         let started = thread::Builder::new().name("network".into()).spawn(move || {
-            if let Err(Ok(_unwanted)) = answer.send(inner.attach(&request)) {
+            let attached = inner.attach(&request);
+            let unused = Arc::downgrade(&inner);
+            // Whoever gets the answer finds no trace of this thread.
+            drop(inner);
+            if let (Err(Ok(_unwanted)), Some(inner)) = (answer.send(attached), unused.upgrade()) {
                 inner.release(&request.id);
             }
         });
@@ -120,9 +124,9 @@ impl Networks {
         let _ = tokio::task::spawn_blocking(move || inner.release(&id)).await;
     }
 
-    /// The host's address in the network of a mode: what "host-gateway" means there.
-    pub(crate) fn gateway(&self, mode: &Mode) -> Option<Ipv4Addr> {
-        matches!(mode, Mode::Bridge(_)).then(|| self.0.bridge.subnet.gateway())
+    /// The host's address on the bridge: what "host-gateway" means, in every mode.
+    pub(crate) fn gateway(&self) -> Ipv4Addr {
+        self.0.bridge.subnet.gateway()
     }
 
     /// The networks: bridge, host, none.
