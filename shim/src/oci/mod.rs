@@ -23,7 +23,7 @@ mod hooks;
 mod init;
 mod isolation;
 mod lsm;
-mod mount;
+pub(crate) mod mount;
 pub mod native;
 mod program;
 pub mod seal;
