@@ -35,10 +35,14 @@ pub enum Error {
     Io { what: &'static str, path: PathBuf, source: io::Error },
     #[error("the metadata store {path}: {source}")]
     Store { path: PathBuf, source: Box<redb::Error> },
+    #[error("the metadata store {path} is in use by another process; is another image service running on this root?")]
+    InUse { path: PathBuf },
+    #[error("no space left in {path}: {what} needs at least {needed}, and {free} are free")]
+    NoSpace { what: String, path: PathBuf, needed: String, free: String },
     #[error("{what} is not {wanted} but {is}: it was damaged or exchanged on its way")]
     WrongDigest { what: String, wanted: String, is: String },
-    #[error("{what} has {is} bytes where {wanted} were announced")]
-    WrongSize { what: String, wanted: u64, is: u64 },
+    #[error("{what} has more than the {wanted} bytes that its manifest announces")]
+    WrongSize { what: String, wanted: u64 },
     #[error("{what} cannot be used: {why}")]
     Unusable { what: String, why: String },
     #[error("no matching manifest for {wanted} in the manifest list entries of {reference}: there is {offered}")]
@@ -47,6 +51,10 @@ pub enum Error {
     ManifestUnknown { reference: String, why: String },
     #[error("pull access denied for {repository}, repository does not exist or may require authorization: {why}")]
     Denied { repository: String, why: String },
+    #[error("{host} does not accept the credentials: {why}")]
+    Credentials { host: String, why: String },
+    #[error("{host} cannot be trusted over TLS: {why}")]
+    Tls { host: String, why: String, hint: String },
     #[error("{host}: {why}")]
     Registry { host: String, why: String },
     #[error("{host} asks to wait: {why}")]
@@ -86,12 +94,35 @@ impl Error {
             Self::Conflict(_) => Kind::FailedPrecondition,
             Self::WrongDigest { .. } | Self::WrongSize { .. } => Kind::DataLoss,
             Self::Denied { .. } => Kind::PermissionDenied,
-            Self::Registry { .. } | Self::TooMany { .. } => Kind::Unavailable,
+            Self::Credentials { .. } => Kind::Unauthenticated,
+            Self::Registry { .. } | Self::TooMany { .. } | Self::Tls { .. } => Kind::Unavailable,
+            Self::NoSpace { .. } => Kind::ResourceExhausted,
             Self::Snapshotter(failure) => failure.kind,
             Self::Cancelled => Kind::Cancelled,
             Self::Io { source, .. } if is_full(source) => Kind::ResourceExhausted,
             _ => Kind::Internal,
         }
+    }
+
+    /// Whether a full disk is the cause, here or at the neighbour.
+    pub(crate) fn is_no_space(&self) -> bool {
+        match self {
+            Self::NoSpace { .. } => true,
+            Self::Io { source, .. } => is_full(source),
+            Self::Snapshotter(failure) => failure.reason == NO_SPACE,
+            _ => false,
+        }
+    }
+}
+
+const NO_SPACE: &str = "NO_SPACE";
+
+/// Bytes as people read them.
+pub(crate) fn readable(bytes: u64) -> String {
+    match bytes {
+        0..1_000_000 => format!("{bytes} bytes"),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
     }
 }
 
@@ -106,12 +137,17 @@ impl From<Error> for Failure {
             Error::Snapshotter(inner) => failure.reason(inner.reason.clone()).hint(inner.hint.clone()),
             Error::NotFound { .. } => failure.reason("IMAGE_NOT_FOUND"),
             Error::Denied { .. } => {
-                failure.hint("check the name; a private repository needs credentials in ~/.docker/config.json")
+                failure.hint("check the name; a private repository needs credentials, in ~/.docker/config.json")
             }
-            Error::Io { source, path, .. } if is_full(source) => failure
-                .reason("NO_SPACE")
-                .hint(format!("free some space on the file system of {}: `berth rmi` removes images", path.display())),
+            Error::Credentials { .. } => failure.hint("user or password are wrong, or the login has expired: log in again"),
+            Error::Tls { hint, .. } => failure.hint(hint.clone()),
+            Error::NoSpace { path, .. } => failure.reason(NO_SPACE).hint(free_some(path)),
+            Error::Io { source, path, .. } if is_full(source) => failure.reason(NO_SPACE).hint(free_some(path)),
             _ => failure,
         }
     }
+}
+
+fn free_some(path: &std::path::Path) -> String {
+    format!("free some space on the file system of {}: `berth rmi` removes images", path.display())
 }

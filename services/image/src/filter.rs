@@ -1,69 +1,177 @@
-//! Filters of image lists, as `docker images --filter` has them.
+//! Filters of image lists, as `docker images --filter` has them: labels must all be there, of several references one must
+//! match.
 
-use berth_core::Reference;
+use berth_core::{Digest, Reference};
+use jiff::Timestamp;
 
-use crate::{error::Error, images::Images, manifest::Config, store::Record};
+use crate::{
+    error::Error,
+    images::{Images, find_in},
+    manifest::Config,
+    store::{All, Record},
+};
 
-/// Whether an image passes all filters.
-pub(crate) fn admits(filters: &[String], images: &Images, record: &Record, config: &Config) -> Result<bool, Error> {
-    for filter in filters {
-        let (key, value) = filter.split_once('=').ok_or_else(|| Error::Filter(filter.clone()))?;
-        let passes = match key {
-            "dangling" => match value {
-                "true" | "1" => record.names.is_empty(),
-                "false" | "0" => !record.names.is_empty(),
-                _ => return Err(Error::Filter(filter.clone())),
-            },
-            "label" => {
-                let labels = config.config.as_ref().and_then(|c| c.labels.as_ref());
-                let (key, wanted) = value.split_once('=').map_or((value, None), |(k, v)| (k, Some(v)));
-                labels.and_then(|l| l.get(key)).is_some_and(|is| wanted.is_none_or(|wanted| wanted == is))
-            }
-            "reference" => record.names.iter().filter_map(|name| name.parse::<Reference>().ok()).any(|name| {
-                let repository = name.familiar_repository();
-                matches(value, &repository) || matches(value, &name.familiar()) || matches(value, &name.to_string())
-            }),
-            "before" | "since" => {
-                let other = images.find(value)?;
-                let other = Config::parse(&images.store.blobs.read(&other.id)?, value)?;
-                match key {
-                    "before" => config.created < other.created,
-                    _ => config.created > other.created,
-                }
-            }
-            _ => return Err(Error::Filter(filter.clone())),
-        };
-        if !passes {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+/// Filters, read once for a whole list.
+#[derive(Debug, Default)]
+pub(crate) struct Filters {
+    dangling: Option<bool>,
+    labels: Vec<(String, Option<String>)>,
+    references: Vec<String>,
+    before: Option<Timestamp>,
+    since: Option<Timestamp>,
 }
 
-/// Shell patterns: `*` is anything but a slash, `?` one character.
-fn matches(pattern: &str, text: &str) -> bool {
-    fn go(pattern: &[u8], text: &[u8]) -> bool {
-        match (pattern.split_first(), text.split_first()) {
-            (None, None) => true,
-            (Some((b'*', rest)), _) => {
-                go(rest, text) || text.split_first().is_some_and(|(c, text)| *c != b'/' && go(pattern, text))
+impl Filters {
+    /// Reads `key=value` filters. Blocks: the images that `before` and `since` name are looked up.
+    pub(crate) fn parse(texts: &[String], images: &Images, all: &All) -> Result<Self, Error> {
+        let mut filters = Self::default();
+        let created = |id: &Digest| {
+            let stored = images.store.configs.get(&images.store.blobs, id)?;
+            Ok::<_, Error>(stored.config.created().unwrap_or(Timestamp::UNIX_EPOCH))
+        };
+        let named = |name: &str| {
+            let record = find_in(all, name)?.ok_or_else(|| Error::NotFound { reference: name.into() })?;
+            created(&record.id)
+        };
+        for text in texts {
+            let invalid = || Error::Filter(text.clone());
+            let (key, value) = text.split_once('=').ok_or_else(invalid)?;
+            match key.trim() {
+                "dangling" => {
+                    filters.dangling = Some(match value.to_ascii_lowercase().as_str() {
+                        "true" | "1" => true,
+                        "false" | "0" => false,
+                        _ => return Err(invalid()),
+                    });
+                }
+                "label" => filters.labels.push(match value.split_once('=') {
+                    Some((key, value)) => (key.into(), Some(value.into())),
+                    None => (value.into(), None),
+                }),
+                "reference" => filters.references.push(value.into()),
+                "before" => filters.before = Some(named(value)?),
+                "since" => filters.since = Some(named(value)?),
+                _ => return Err(invalid()),
             }
-            (Some((b'?', rest)), Some((c, text))) => *c != b'/' && go(rest, text),
-            (Some((p, rest)), Some((c, text))) => p == c && go(rest, text),
-            _ => false,
+        }
+        Ok(filters)
+    }
+
+    /// The image as it is listed, with the names that match; `None` where it is not.
+    pub(crate) fn admit(&self, mut record: Record, config: &Config) -> Option<Record> {
+        match self.dangling {
+            Some(true) if !record.names.is_empty() => return None,
+            Some(false) if record.names.is_empty() && record.repo_digests.is_empty() => return None,
+            _ => {}
+        }
+        let labels = config.config.as_ref().and_then(|c| c.labels.as_ref());
+        let has = |(key, wanted): &(String, Option<String>)| {
+            labels.and_then(|l| l.get(key)).is_some_and(|is| wanted.as_ref().is_none_or(|wanted| wanted == is))
+        };
+        if !self.labels.iter().all(has) {
+            return None;
+        }
+        if self.before.is_some() || self.since.is_some() {
+            let created = config.created().unwrap_or(Timestamp::UNIX_EPOCH);
+            if self.before.is_some_and(|limit| created >= limit) || self.since.is_some_and(|limit| created <= limit) {
+                return None;
+            }
+        }
+        if !self.references.is_empty() {
+            record.names.retain(|name| self.refers(name));
+            record.repo_digests.retain(|name| self.refers(name));
+            if record.names.is_empty() && record.repo_digests.is_empty() {
+                return None;
+            }
+        }
+        Some(record)
+    }
+
+    fn refers(&self, name: &str) -> bool {
+        let Ok(reference) = name.parse::<Reference>() else { return false };
+        let forms = [reference.familiar(), reference.familiar_repository(), name.to_owned()];
+        self.references.iter().any(|pattern| forms.iter().any(|form| matches(pattern.as_bytes(), form.as_bytes())))
+    }
+}
+
+/// Shell patterns: `*` is anything but a slash, `?` one character, `[a-z]` one of a set, `\\` takes the next as it is.
+fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    // Where the last star was, and how much it has taken: a later star makes earlier ones settled.
+    let mut star: Option<(usize, usize)> = None;
+    loop {
+        let step = match pattern.get(p) {
+            None if t == text.len() => return true,
+            Some(b'*') => {
+                star = Some((p + 1, t));
+                p += 1;
+                continue;
+            }
+            None => None,
+            Some(_) => text.get(t).and_then(|c| one(&pattern[p..], *c)),
+        };
+        if let Some(length) = step {
+            p += length;
+            t += 1;
+        } else if let Some((after, taken)) = star
+            && text.get(taken).is_some_and(|c| *c != b'/')
+        {
+            star = Some((after, taken + 1));
+            (p, t) = (after, taken + 1);
+        } else {
+            return false;
         }
     }
-    // A pattern of many stars would take long on a long name; names are short.
-    pattern.len() <= 256 && go(pattern.as_bytes(), text.as_bytes())
+}
+
+/// Length of the pattern's first element where it matches `c`.
+fn one(pattern: &[u8], c: u8) -> Option<usize> {
+    match pattern {
+        [b'?', ..] => (c != b'/').then_some(1),
+        [b'\\', literal, ..] => (*literal == c).then_some(2),
+        [b'[', rest @ ..] => {
+            let end = rest.iter().skip(1).position(|b| *b == b']')? + 1;
+            let (negated, set) = match &rest[..end] {
+                [b'^', set @ ..] => (true, set),
+                set => (false, set),
+            };
+            let mut found = false;
+            let mut at = 0;
+            while at < set.len() {
+                match set[at..] {
+                    [from, b'-', to, ..] => {
+                        found |= (from..=to).contains(&c);
+                        at += 3;
+                    }
+                    _ => {
+                        found |= set[at] == c;
+                        at += 1;
+                    }
+                }
+            }
+            (found != negated && c != b'/').then_some(end + 2)
+        }
+        [literal, ..] => (*literal == c).then_some(1),
+        [] => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::matches;
+    fn matches(pattern: &str, text: &str) -> bool {
+        super::matches(pattern.as_bytes(), text.as_bytes())
+    }
 
     #[test]
     fn patterns_match_as_in_a_shell() {
         assert!(matches("red*", "redis") && matches("*/x:?", "user/x:1") && matches("redis", "redis"));
         assert!(!matches("red*", "user/redis") && !matches("*", "user/redis") && !matches("redi", "redis"));
+        assert!(matches("r[a-e]d*", "redis") && !matches("r[^a-e]d*", "redis") && !matches("r[a", "ra"));
+        assert!(matches("*is*:4*", "redis:4-alpine") && matches("a\\*b", "a*b") && !matches("a\\*b", "axb"));
+    }
+
+    #[test]
+    fn many_stars_take_no_time() {
+        assert!(!matches(&"*a".repeat(2000), &"a".repeat(1000)));
     }
 }

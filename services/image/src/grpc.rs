@@ -17,12 +17,12 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::{
     archive,
     error::Error,
-    filter,
-    images::{Images, Removed, blocking},
-    manifest::Config,
-    pull::{self, Event},
+    filter::Filters,
+    images::{Images, blocking},
+    pull::{self, Event, Wanted},
     registry::Credentials,
-    store::Record,
+    removal::Removed,
+    store::{Record, Stored},
 };
 
 /// A load's data comes in messages of up to this size.
@@ -44,17 +44,17 @@ impl Service {
     }
 
     async fn wire(&self, record: Record) -> Result<Image, Error> {
-        let config = self.0.read_blob(&record.id).await?;
-        to_wire(&self.0, record, config)
+        let stored = self.0.config(&record.id).await?;
+        Ok(to_wire(&self.0, record, &stored))
     }
 }
 
-fn to_wire(images: &Images, record: Record, config_bytes: Vec<u8>) -> Result<Image, Error> {
-    let config = Config::parse(&config_bytes, "the stored image")?;
+fn to_wire(images: &Images, record: Record, stored: &Stored) -> Image {
+    let config = &stored.config;
     let chain_id = berth_core::digest::chain_ids(&record.diff_ids).pop();
-    let used_by = images.uses().into_iter().filter(|(_, id)| *id == record.id).map(|(owner, _)| owner).collect();
     let tagged = std::time::UNIX_EPOCH + std::time::Duration::from_secs(record.last_tagged);
-    Ok(Image {
+    Image {
+        used_by: images.uses.of(&record.id),
         id: record.id.to_string(),
         names: record.names.into_iter().collect(),
         repo_digests: record.repo_digests.into_iter().collect(),
@@ -67,11 +67,10 @@ fn to_wire(images: &Images, record: Record, config_bytes: Vec<u8>) -> Result<Ima
         manifest_media_type: record.manifest_media_type,
         diff_ids: record.diff_ids.iter().map(ToString::to_string).collect(),
         chain_id: chain_id.map(|id| id.to_string()).unwrap_or_default(),
-        labels: config.config.and_then(|c| c.labels).unwrap_or_default(),
-        used_by,
+        labels: config.config.as_ref().and_then(|c| c.labels.clone()).unwrap_or_default(),
         last_tagged: jiff::Timestamp::try_from(tagged).map(|t| t.to_string()).unwrap_or_default(),
-        config: config_bytes.into(),
-    })
+        config: stored.bytes.clone(),
+    }
 }
 
 fn platform(text: &str) -> Result<Platform, Error> {
@@ -89,13 +88,9 @@ impl images_server::Images for Service {
         let platform = platform(&wanted).map_err(status)?;
         let credentials = auth.and_then(Credentials::from_wire);
         let images = Arc::clone(&self.0);
-        // Callers with credentials of their own do not share: what one may see another may not.
-        let key = match &credentials {
-            None => format!("{reference} {platform}"),
-            Some(_) => format!("{reference} {platform} {:016x}", rand::random::<u64>()),
-        };
-        let mut ticket = self.0.flights.join(key, move |progress| async move {
-            pull::pull(&images, &reference, &platform, credentials.as_ref(), &progress).await
+        let wanted = Wanted { reference, platform, credentials };
+        let mut ticket = self.0.flights.join(wanted.clone(), move |progress| async move {
+            pull::pull(&images, &wanted, &progress).await
         });
         let (answers, stream) = mpsc::channel(QUEUE);
         let service = Self(Arc::clone(&self.0));
@@ -123,12 +118,13 @@ impl images_server::Images for Service {
         let ListRequest { filters, .. } = request.into_inner();
         let images = Arc::clone(&self.0);
         let list = blocking(move || {
+            let all = images.store.records.all();
+            let filters = Filters::parse(&filters, &images, &all)?;
             let mut list = Vec::new();
-            for record in images.store.records.all() {
-                let bytes = images.store.blobs.read(&record.id)?;
-                let config = Config::parse(&bytes, &record.id.to_string())?;
-                if filter::admits(&filters, &images, &record, &config)? {
-                    list.push(to_wire(&images, record, bytes)?);
+            for record in all.values() {
+                let stored = images.store.configs.get(&images.store.blobs, &record.id)?;
+                if let Some(record) = filters.admit(record.clone(), &stored.config) {
+                    list.push(to_wire(&images, record, &stored));
                 }
             }
             Ok(list)
@@ -138,12 +134,11 @@ impl images_server::Images for Service {
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         let GetRequest { reference, platform, use_by } = request.into_inner();
-        let (record, config) = self.0.find_for(&reference, &platform).await.map_err(status)?;
+        let (record, stored) = self.0.find_for(&reference, &platform).await.map_err(status)?;
         if !use_by.is_empty() {
-            self.0.used_by(&use_by, &record.id);
+            self.0.begin_use(&use_by, &record.id, &reference).map_err(status)?;
         }
-        let image = to_wire(&self.0, record, config).map_err(status)?;
-        Ok(Response::new(GetResponse { image: Some(image) }))
+        Ok(Response::new(GetResponse { image: Some(to_wire(&self.0, record, &stored)) }))
     }
 
     async fn remove(&self, request: Request<RemoveRequest>) -> Result<Response<RemoveResponse>, Status> {
@@ -230,12 +225,12 @@ impl images_server::Images for Service {
         for one in uses {
             parsed.push((one.owner, one.image_id.parse().map_err(Error::from).map_err(status)?));
         }
-        self.0.set_uses(&owner_prefix, parsed);
+        self.0.uses.replace(&owner_prefix, parsed);
         Ok(Response::new(SetUsesResponse {}))
     }
 
     async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<ReleaseResponse>, Status> {
-        self.0.released(&request.into_inner().owner);
+        self.0.uses.end(&request.into_inner().owner);
         Ok(Response::new(ReleaseResponse {}))
     }
 

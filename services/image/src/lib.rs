@@ -8,13 +8,17 @@ mod archive;
 mod error;
 mod filter;
 mod grpc;
+mod held;
 mod images;
 mod manifest;
 mod pull;
+mod reconcile;
 mod registry;
+mod removal;
 mod settings;
 mod snapshots;
 mod store;
+mod uses;
 
 use std::sync::Arc;
 
@@ -42,10 +46,11 @@ pub async fn run(node: Node) -> Result<(), Error> {
     let store = tokio::task::spawn_blocking(move || store::Store::open(&root))
         .await
         .map_err(|_| Error::Panicked { what: "opening the store" })??;
-    let images = Arc::new(Images::new(store, snapshotter, registry::Registries::new(&settings)?, &settings));
+    let images = Arc::new(Images::new(store, snapshotter, registry::Registries::new(&settings)?, settings));
     let socket = serve::bind(&node, &node.socket(NAME))?;
     let routes =
-        Routes::new(ImagesServer::new(grpc::Service::new(images)).max_decoding_message_size(grpc::MAX_MESSAGE));
+        Routes::new(ImagesServer::new(grpc::Service::new(Arc::clone(&images))).max_decoding_message_size(grpc::MAX_MESSAGE));
+    tokio::spawn(reconcile::reconcile(Arc::downgrade(&images)));
     serve::notify_ready();
     Ok(socket.serve(routes).await?)
 }

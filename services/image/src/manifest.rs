@@ -43,6 +43,22 @@ impl Descriptor {
         Self { media_type: media_type.into(), digest, size, platform: None, annotations: None }
     }
 
+    fn platform(&self) -> Option<Platform> {
+        let wire = self.platform.clone()?;
+        Some(Platform { os: wire.os, architecture: wire.architecture, variant: wire.variant })
+    }
+
+    /// Whether it says what it is built for.
+    pub(crate) fn has_platform(&self) -> bool {
+        self.platform.is_some()
+    }
+
+    /// Whether it belongs to an image of the index instead of being one.
+    pub(crate) fn is_beside(&self) -> bool {
+        let nowhere = self.platform.as_ref().is_some_and(|p| p.os == "unknown" && p.architecture == "unknown");
+        nowhere || self.annotation("vnd.docker.reference.type").is_some()
+    }
+
     /// A value of the descriptor's annotations.
     pub(crate) fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations.as_ref()?.get(key).map(String::as_str)
@@ -112,6 +128,10 @@ pub(crate) fn parse(bytes: &[u8], content_type: &str, what: &str) -> Result<Docu
         ));
     }
     if let Some(manifests) = wire.manifests {
+        // What one reader takes for an image and another for an index must not be either (CVE-2021-41190).
+        if wire.config.is_some() || wire.layers.is_some() {
+            return Err(unusable("it is an index and a manifest at once".into()));
+        }
         if manifests.len() > MAX_ENTRIES {
             return Err(unusable(format!("its index has more than {MAX_ENTRIES} entries")));
         }
@@ -140,26 +160,23 @@ pub(crate) fn parse(bytes: &[u8], content_type: &str, what: &str) -> Result<Docu
 impl Index {
     /// The entry that runs best on `wanted`; attestations are never chosen.
     pub(crate) fn choose(&self, wanted: &Platform, reference: &str) -> Result<&Descriptor, Error> {
-        let platform = |descriptor: &Descriptor| {
-            let wire = descriptor.platform.clone()?;
-            Some(Platform { os: wire.os, architecture: wire.architecture, variant: wire.variant })
-        };
-        let best = self
-            .manifests
+        let platform = Descriptor::platform;
+        // Attestations, signatures and the like lie beside the images.
+        let images: Vec<&Descriptor> = self.manifests.iter().filter(|d| !d.is_beside()).collect();
+        let best = images
             .iter()
-            .filter(|d| d.annotation("vnd.docker.reference.type").is_none())
-            .filter_map(|d| Some((wanted.rank(&platform(d)?)?, d)))
+            .filter_map(|d| Some((wanted.rank(&platform(d)?)?, *d)))
             .min_by_key(|(rank, _)| *rank);
         if let Some((_, descriptor)) = best {
             return Ok(descriptor);
         }
         // An index of one entry that says nothing leaves no choice; the configuration is checked afterwards.
-        if let [only] = self.manifests.as_slice()
+        if let [only] = images.as_slice()
             && only.platform.is_none()
         {
             return Ok(only);
         }
-        let offered: Vec<String> = self.manifests.iter().filter_map(platform).map(|p| p.to_string()).collect();
+        let offered: Vec<String> = images.iter().filter_map(|d| platform(d)).map(|p| p.to_string()).collect();
         let offered = if offered.is_empty() { "nothing".into() } else { offered.join(", ") };
         Err(Error::NoPlatform { reference: reference.into(), wanted: wanted.to_string(), offered })
     }
@@ -195,9 +212,15 @@ pub(crate) struct RunConfig {
 }
 
 impl Config {
+    /// Reads a configuration.
     pub(crate) fn parse(bytes: &[u8], what: &str) -> Result<Self, Error> {
         serde_json::from_slice(bytes)
             .map_err(|e| Error::Unusable { what: what.into(), why: format!("its configuration is malformed: {e}") })
+    }
+
+    /// When it was made, where it says so.
+    pub(crate) fn created(&self) -> Option<jiff::Timestamp> {
+        self.created.as_deref()?.parse().ok()
     }
 
     pub(crate) fn platform(&self) -> Platform {

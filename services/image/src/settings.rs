@@ -1,6 +1,6 @@
 //! `[image]`
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::Deserialize;
 
@@ -10,6 +10,8 @@ use serde::Deserialize;
 pub(crate) struct Settings {
     /// Layers of one image that are downloaded at the same time.
     pub(crate) max_concurrent_downloads: usize,
+    /// Seconds. A connection that brings next to nothing (less than 16 KiB) in this time is given up for another.
+    pub(crate) stall_timeout: u32,
     /// What is particular to a registry, by its host as it stands in references.
     pub(crate) registry: BTreeMap<String, Registry>,
 }
@@ -26,6 +28,13 @@ pub(crate) struct Registry {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { max_concurrent_downloads: 4, registry: BTreeMap::new() }
+        Self { max_concurrent_downloads: 4, stall_timeout: 20, registry: BTreeMap::new() }
+    }
+}
+
+impl Settings {
+    /// See [`Settings::stall_timeout`].
+    pub(crate) fn stall(&self) -> Duration {
+        Duration::from_secs(self.stall_timeout.max(1).into())
     }
 }

@@ -1,6 +1,6 @@
 //! The neighbour that lays layers down.
 
-use std::{path::Path, pin::pin};
+use std::{collections::HashMap, path::Path, pin::pin, time::Duration};
 
 use berth_core::{Digest, Failure, connect::Channel};
 use berth_proto::{
@@ -8,13 +8,24 @@ use berth_proto::{
         ApplyFinish, ApplyRequest, ApplyStart, ComposeRequest, StatRequest, apply_request::Message, apply_response,
         layers_client::LayersClient,
     },
-    containerd::services::snapshots::v1::{RemoveSnapshotRequest, snapshots_client::SnapshotsClient},
+    containerd::services::snapshots::v1::{
+        CleanupRequest, ListSnapshotsRequest, RemoveSnapshotRequest, snapshots_client::SnapshotsClient,
+    },
 };
 use futures::{Stream, StreamExt as _, stream};
 use tokio::sync::watch;
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 
 use crate::error::Error;
+
+/// For what is looked up.
+const SHORT: Duration = Duration::from_secs(30);
+/// For what writes to the disk or waits for it: one sync of everything that was unpacked.
+const LONG: Duration = Duration::from_secs(600);
+/// For what is left of a layer's unpacking when all of it has arrived.
+const UNPACKING: Duration = Duration::from_secs(3600);
+/// On the snapshots that are made here, so that those of others are left alone.
+const LABEL: (&str, &str) = ("berth.io/made-by", "image");
 
 /// Client of the snapshotter.
 #[derive(Clone, Debug)]
@@ -29,6 +40,14 @@ pub(crate) struct Arrived {
     pub(crate) bytes: u64,
     /// The blob is whole and its digest right.
     pub(crate) whole: bool,
+    /// Counts how often everything that had arrived turned out to be wrong and came anew.
+    pub(crate) generation: u64,
+}
+
+fn within<T>(deadline: Duration, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(deadline);
+    request
 }
 
 fn failed(status: Status) -> Error {
@@ -43,7 +62,7 @@ impl Snapshots {
     /// Which of these layers are there.
     pub(crate) async fn present(&self, diff_ids: &[Digest]) -> Result<Vec<Digest>, Error> {
         let diff_ids = diff_ids.iter().map(Digest::to_string).collect();
-        let answer = self.layers.clone().stat(StatRequest { diff_ids }).await.map_err(failed)?;
+        let answer = self.layers.clone().stat(within(SHORT, StatRequest { diff_ids })).await.map_err(failed)?;
         answer.into_inner().diff_ids.iter().map(|text| text.parse().map_err(Error::from)).collect()
     }
 
@@ -64,44 +83,88 @@ impl Snapshots {
             size,
         };
         let messages = stream::once(async { Message::Start(start) })
-            .chain(arrivals(arrived))
+            .chain(arrivals(arrived.clone()))
             .map(|message| ApplyRequest { message: Some(message) });
-        let answers = self.layers.clone().apply(messages).await.map_err(failed)?.into_inner();
-        let mut answers = pin!(answers);
-        while let Some(answer) = answers.message().await.map_err(failed)? {
-            if let Some(apply_response::Message::Done(done)) = answer.message {
-                return Ok(done.size);
+        let applying = async {
+            let mut answers = self.layers.clone().apply(messages).await.map_err(failed)?.into_inner();
+            while let Some(answer) = answers.message().await.map_err(failed)? {
+                if let Some(apply_response::Message::Done(done)) = answer.message {
+                    return Ok(done.size);
+                }
             }
+            Err(failed(Status::unavailable("it ended while a layer was laid down; pull again")))
+        };
+        // While the blob arrives its own download has the deadline.
+        let late = async {
+            let mut arrived = arrived;
+            if arrived.wait_for(|state| state.whole).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(UNPACKING).await;
+        };
+        let (mut applying, mut late) = (pin!(applying), pin!(late));
+        tokio::select! {
+            result = &mut applying => result,
+            () = &mut late => Err(failed(Status::deadline_exceeded(format!("{diff_id} is not unpacked after an hour")))),
         }
-        Err(failed(Status::unavailable("it ended while a layer was laid down; pull again")))
     }
 
     /// Makes the snapshots of a stack; durable when this answers.
     pub(crate) async fn compose(&self, diff_ids: &[Digest]) -> Result<(), Error> {
         let diff_ids = diff_ids.iter().map(Digest::to_string).collect();
-        let request = ComposeRequest { diff_ids, labels: Default::default() };
+        let labels = [(LABEL.0.to_owned(), LABEL.1.to_owned())].into();
+        let request = within(LONG, ComposeRequest { diff_ids, labels });
         self.layers.clone().compose(request).await.map_err(failed).map(|_| ())
     }
 
     /// Takes a committed snapshot away; false where it stays because something is stacked on it.
     pub(crate) async fn remove(&self, chain_id: &Digest) -> Result<bool, Error> {
         let request = RemoveSnapshotRequest { snapshotter: String::new(), key: chain_id.to_string() };
-        match self.snapshots.clone().remove(request).await {
+        match self.snapshots.clone().remove(within(LONG, request)).await {
             Ok(_) => Ok(true),
             Err(status) if matches!(status.code(), Code::NotFound | Code::FailedPrecondition) => Ok(false),
             Err(status) => Err(failed(status)),
         }
     }
+
+    /// The committed snapshots that were made for images, those that nothing is stacked on before what they are stacked
+    /// on.
+    pub(crate) async fn made_for_images(&self) -> Result<Vec<Digest>, Error> {
+        let filters = vec![format!("kind==committed,labels.\"{}\"=={}", LABEL.0, LABEL.1)];
+        let request = within(SHORT, ListSnapshotsRequest { snapshotter: String::new(), filters });
+        let mut answers = self.snapshots.clone().list(request).await.map_err(failed)?.into_inner();
+        let mut parents: HashMap<String, String> = HashMap::new();
+        while let Some(answer) = answers.message().await.map_err(failed)? {
+            parents.extend(answer.info.into_iter().map(|info| (info.name, info.parent)));
+        }
+        let depth = |name: &String| std::iter::successors(Some(name), |name| parents.get(*name)).take(1000).count();
+        let mut names: Vec<&String> = parents.keys().collect();
+        names.sort_by_key(|name| std::cmp::Reverse(depth(name)));
+        Ok(names.into_iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// Layers that were laid down and belong to no snapshot need not stay.
+    pub(crate) async fn clean_up(&self) {
+        let request = within(LONG, CleanupRequest { snapshotter: String::new() });
+        if let Err(error) = self.snapshots.clone().cleanup(request).await {
+            tracing::warn!(%error, "the snapshotter could not clean up now; it does when it starts");
+        }
+    }
 }
 
-/// What is said about a blob's arrival: only the newest state, however often it changed meanwhile.
+/// What is said about a blob's arrival: only the newest state, however often it changed meanwhile. It ends unfinished where
+/// what has arrived counts no more.
 fn arrivals(arrived: watch::Receiver<Arrived>) -> impl Stream<Item = Message> {
-    stream::unfold((arrived, 0, false), |(mut arrived, told, ended)| async move {
+    let generation = arrived.borrow().generation;
+    stream::unfold((arrived, 0, false), move |(mut arrived, told, ended)| async move {
         if ended {
             return None;
         }
         loop {
             let now = *arrived.borrow_and_update();
+            if now.generation != generation {
+                return None;
+            }
             if now.whole {
                 return Some((Message::Finish(ApplyFinish {}), (arrived, told, true)));
             }

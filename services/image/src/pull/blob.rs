@@ -4,89 +4,112 @@ use std::sync::Arc;
 
 use berth_core::Digest;
 use berth_proto::berth::image::v1::{LayerProgress, layer_progress::Phase, pull_progress::Message};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
-use super::{Progress, download, tell};
-use crate::{error::Error, images::Images, manifest::Descriptor, registry::Session, snapshots::Arrived};
+use super::{Progress, download};
+use crate::{
+    error::Error,
+    images::{Images, blocking},
+    manifest::Descriptor,
+    registry::Session,
+    snapshots::Arrived,
+};
+
+/// What all blobs of a pull have in common.
+pub(super) struct Job<'a> {
+    pub(super) images: &'a Arc<Images>,
+    pub(super) sessions: &'a [Session],
+    pub(super) progress: &'a Progress,
+    /// Downloads at the same time.
+    pub(super) slots: &'a Semaphore,
+}
 
 pub(super) fn say(progress: &Progress, layer: &Descriptor, phase: Phase, current: u64) {
     let (digest, total) = (layer.digest.to_string(), layer.size);
-    tell(progress, Message::Layer(LayerProgress { digest, phase: phase.into(), current, total }));
+    progress.tell(Message::Layer(LayerProgress { digest, phase: phase.into(), current, total }));
 }
 
 /// Brings a blob here. What is known of its arrival goes to `arrived`.
 pub(super) async fn fetch(
-    images: &Arc<Images>,
-    sessions: &[&Session],
+    job: &Job<'_>,
     descriptor: &Descriptor,
-    progress: &Progress,
     arrived: Option<&watch::Sender<Arrived>>,
 ) -> Result<(), Error> {
     // Two pulls that need the same blob: the second finds it here.
-    let _turn = images.blob_turn(&descriptor.digest).await;
-    if images.store.blobs.find(&descriptor.digest).is_none() {
-        download::download(images, sessions, descriptor, progress, arrived).await?;
+    let turn = job.images.turns.wait(&descriptor.digest).await;
+    if job.images.store.blobs.find(&descriptor.digest).is_none() {
+        let _slot = job.slots.acquire().await.map_err(|_| Error::Cancelled)?;
+        download::download(job, descriptor, arrived, turn).await?;
     }
     if let Some(arrived) = arrived {
-        arrived.send_replace(Arrived { bytes: descriptor.size, whole: true });
+        arrived.send_modify(|state| (state.bytes, state.whole) = (descriptor.size, true));
     }
     Ok(())
 }
 
-/// Brings a layer here and lays it down, side by side; answers with the bytes of its tar.
+/// Brings a layer here and lays it down, side by side; answers with its diff ID, the blob that holds it and the bytes
+/// of its tar. `other` is a blob of the same layer that another image has.
 pub(super) async fn layer(
-    images: &Arc<Images>,
-    sessions: &[&Session],
+    job: &Job<'_>,
     layer: &Descriptor,
     diff_id: &Digest,
     here: bool,
-    progress: &Progress,
-) -> Result<u64, Error> {
-    let blob = images.store.blobs.find(&layer.digest);
-    if here && blob.is_some() {
+    other: Option<&Digest>,
+) -> Result<(Digest, Digest, u64), Error> {
+    let (blobs, progress) = (&job.images.store.blobs, job.progress);
+    if here && let Some(blob) = [Some(&layer.digest), other].into_iter().flatten().find(|b| blobs.find(b).is_some()) {
         say(progress, layer, Phase::Exists, layer.size);
-        return size_of(images, diff_id).await;
+        return Ok((diff_id.clone(), blob.clone(), size_of(job, layer, diff_id, blob).await?));
     }
     say(progress, layer, Phase::Waiting, 0);
-    if here {
-        fetch(images, sessions, layer, progress, None).await?;
-        say(progress, layer, Phase::Complete, layer.size);
-        return size_of(images, diff_id).await;
-    }
     let (sender, arrived) = watch::channel(Arrived::default());
-    let path = match blob {
-        Some(path) => path,
-        None => images.store.blobs.ingest(&layer.digest),
-    };
     let fetching = async {
-        let result = fetch(images, sessions, layer, progress, Some(&sender)).await;
-        if result.is_ok() {
-            say(progress, layer, Phase::Unpacking, layer.size);
-        } else {
-            // The snapshotter gives up as soon as nobody can say that the blob is whole.
-            drop(sender);
-        }
-        result
+        fetch(job, layer, Some(&sender)).await?;
+        say(progress, layer, Phase::Unpacking, layer.size);
+        Ok(())
     };
-    let applying = async {
-        // The file is there as soon as the first byte is, or the whole blob.
-        let mut begun = arrived.clone();
-        if begun.wait_for(|a| a.bytes > 0 || a.whole).await.is_err() {
-            return Ok(0);
-        }
-        let path = images.store.blobs.find(&layer.digest).unwrap_or(path);
-        images.snapshots.apply(diff_id, &path, &layer.media_type, layer.size, arrived).await
-    };
-    // The download's failure explains the other's.
-    let (fetched, applied) = tokio::join!(fetching, applying);
-    fetched?;
-    let size = applied?;
+    let applying = apply(job, layer, diff_id, arrived);
+    // Whichever fails first says why, and ends the other.
+    let ((), size) = futures::try_join!(fetching, applying)?;
     say(progress, layer, Phase::Complete, layer.size);
-    Ok(size)
+    Ok((diff_id.clone(), layer.digest.clone(), size))
 }
 
-/// Bytes of the tar of a layer that is there: what laying it down again answers at once.
-async fn size_of(images: &Arc<Images>, diff_id: &Digest) -> Result<u64, Error> {
-    let (_sender, whole) = watch::channel(Arrived { bytes: 0, whole: true });
-    images.snapshots.apply(diff_id, std::path::Path::new(""), "", 0, whole).await
+/// Lays a layer down while it arrives; once more where what had arrived turned out to be wrong and came anew.
+async fn apply(
+    job: &Job<'_>,
+    layer: &Descriptor,
+    diff_id: &Digest,
+    mut arrived: watch::Receiver<Arrived>,
+) -> Result<u64, Error> {
+    loop {
+        // The file is there as soon as the first byte is, or the whole blob.
+        let Ok(begun) = arrived.wait_for(|a| a.bytes > 0 || a.whole).await.map(|a| *a) else {
+            return Err(Error::Cancelled);
+        };
+        let (images, digest) = (Arc::clone(job.images), layer.digest.clone());
+        let link = blocking(move || images.store.blobs.link(&digest)).await?;
+        let applied =
+            job.images.snapshots.apply(diff_id, link.path(), &layer.media_type, layer.size, arrived.clone()).await;
+        match applied {
+            Err(error) if !error.is_no_space() => {
+                // Bytes are wrong or right only when all of them are there.
+                let settled = arrived.wait_for(|a| a.whole || a.generation != begun.generation).await.map(|a| *a);
+                match settled {
+                    Ok(now) if now.generation != begun.generation => {}
+                    _ => return Err(error),
+                }
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Bytes of the tar of a layer that is there: what laying it down again answers at once. It is laid down from `blob` if it
+/// went meanwhile.
+async fn size_of(job: &Job<'_>, layer: &Descriptor, diff_id: &Digest, blob: &Digest) -> Result<u64, Error> {
+    let (images, digest) = (Arc::clone(job.images), blob.clone());
+    let link = blocking(move || images.store.blobs.link(&digest)).await?;
+    let (_sender, whole) = watch::channel(Arrived { whole: true, ..Arrived::default() });
+    job.images.snapshots.apply(diff_id, link.path(), &layer.media_type, 0, whole).await
 }

@@ -2,22 +2,25 @@
 //! restart.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{Read as _, Seek as _, SeekFrom, Write as _},
-    path::PathBuf,
+    io,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use berth_core::digest::Hasher;
 use berth_proto::berth::image::v1::{layer_progress::Phase, pull_progress::Message};
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
-use super::{ATTEMPTS, Progress, back_off, blob::say, tell};
+use super::{
+    blob::{Job, say},
+    partial::Partial,
+    retry::{ATTEMPTS, ATTEMPTS_AT_MIRROR, back_off},
+};
 use crate::{
     error::Error,
-    images::Images,
+    held::Turn,
+    images::blocking,
     manifest::Descriptor,
     registry::{Attempt, Session},
     snapshots::Arrived,
@@ -25,218 +28,201 @@ use crate::{
 
 /// Chunks that wait for the writer; a chunk is what the connection had, tens of KiB.
 const QUEUE: usize = 64;
-/// A person is told of progress this often, and the snapshotter after this many bytes.
+/// A person is told of progress this often.
 const TOLD_EVERY: Duration = Duration::from_millis(100);
-const TOLD_BYTES: u64 = 1 << 20;
-/// A connection that brings less than this many bytes in that time is given up for another.
-const SLOWEST: u64 = 16 * 1024;
-const WINDOW: Duration = Duration::from_secs(20);
+/// An attempt that brings less has brought nothing.
+const LEAST: u64 = 16 * 1024;
 
-/// A blob's file with the hash of what is in it.
-struct Partial {
-    file: File,
-    hasher: Hasher,
-    length: u64,
-}
-
-impl Partial {
-    /// Opens what an earlier attempt left, or begins.
-    fn open(path: &PathBuf, descriptor: &Descriptor) -> std::io::Result<Self> {
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        let mut hasher = descriptor.digest.algorithm().hasher();
-        let mut length = 0;
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            let size = file.read(&mut buffer)?;
-            if size == 0 {
-                break;
-            }
-            hasher.update(&buffer[..size]);
-            length += size as u64;
-        }
-        let mut partial = Self { file, hasher, length };
-        if length > descriptor.size {
-            partial.restart(descriptor)?;
-        }
-        Ok(partial)
-    }
-
-    fn restart(&mut self, descriptor: &Descriptor) -> std::io::Result<()> {
-        self.file.set_len(0)?;
-        self.file.seek(SeekFrom::Start(0))?;
-        self.hasher = descriptor.digest.algorithm().hasher();
-        self.length = 0;
-        Ok(())
-    }
+/// Where a blob goes, and who hears of it.
+struct Download<'a> {
+    job: &'a Job<'a>,
+    descriptor: &'a Descriptor,
+    arrived: Option<&'a watch::Sender<Arrived>>,
+    path: &'a Path,
 }
 
 /// Downloads a blob from the first host that gives it whole.
 pub(super) async fn download(
-    images: &Arc<Images>,
-    sessions: &[&Session],
+    job: &Job<'_>,
     descriptor: &Descriptor,
-    progress: &Progress,
     arrived: Option<&watch::Sender<Arrived>>,
+    turn: Turn,
 ) -> Result<(), Error> {
-    let path = images.store.blobs.ingest(&descriptor.digest);
-    let failed = |error| Error::io("cannot write", &path)(error);
-    let opening = (path.clone(), descriptor.clone());
-    let opened = tokio::task::spawn_blocking(move || Partial::open(&opening.0, &opening.1)).await;
-    let mut partial = opened.map_err(|_| Error::Panicked { what: "opening a blob" })?.map_err(&failed)?;
-    let mut number = 1;
-    let mut at = 0;
+    let path = job.images.store.blobs.ingest(&descriptor.digest);
+    let (file, wanted) = (path.clone(), descriptor.clone());
+    let opening = move || Partial::open(&file, &wanted, turn).map_err(Error::io("cannot write", file));
+    let mut partial = blocking(opening).await?;
+    let download = Download { job, descriptor, arrived, path: &path };
+    let (mut at, mut fruitless) = (0, 0);
     loop {
-        let session = sessions[at % sessions.len()];
-        let (back, result) = attempt(session, descriptor, partial, progress, arrived).await;
+        let before = partial.length();
+        let session = &job.sessions[at];
+        let (back, result) = download.attempt(session, partial).await;
         partial = back.ok_or(Error::Panicked { what: "writing a blob" })?;
-        match result {
-            Ok(()) => break,
-            Err(attempt) if matches!(attempt.error, Error::Io { .. }) => {
-                // Nothing can be kept on a full disk, and others need the room.
-                let _ = std::fs::remove_file(&path);
-                return Err(attempt.error);
-            }
-            Err(attempt) => {
-                let other = at + 1 < sessions.len();
-                let wait = match attempt.retry {
-                    Some(wait) if number < ATTEMPTS => wait.max(back_off(number)),
-                    // Wrong content, or none: another host may do better.
-                    _ if other => Duration::ZERO,
-                    _ => return Err(attempt.error),
-                };
-                if attempt.retry.is_none() || number >= ATTEMPTS {
-                    at += 1;
-                    number = 0;
-                }
-                number += 1;
-                let text = format!("{}; trying again in {:.1} s", attempt.error, wait.as_secs_f64());
-                tell(progress, Message::Notice(text));
+        let Err(Attempt { error, retry }) = result else { break };
+        if matches!(error, Error::Io { .. }) {
+            return Err(error);
+        }
+        let brought = partial.length().saturating_sub(before);
+        fruitless = if brought >= LEAST { 0 } else { fruitless + 1 };
+        let next = job.sessions.get(at + 1);
+        let attempts = if next.is_some() { ATTEMPTS_AT_MIRROR } else { ATTEMPTS };
+        match (retry, next) {
+            (Some(wait), _) if fruitless < attempts => {
+                let wait = wait.max(if fruitless == 0 { back_off(0) / 4 } else { back_off(fruitless) });
+                let (is, of) = (partial.length(), descriptor.size);
+                let text = format!("{error}; going on at {is} of {of} bytes in {:.1} s", wait.as_secs_f64());
+                job.progress.tell(Message::Notice(text));
                 tokio::time::sleep(wait).await;
             }
+            // Wrong content, or none: another host may do better.
+            (_, Some(next)) => {
+                job.progress.tell(Message::Notice(format!("{error}; asking {} instead", next.host())));
+                (at, fruitless) = (at + 1, 0);
+                partial.mixed |= partial.length() > 0;
+            }
+            (_, None) => return Err(error),
         }
     }
-    images.store.blobs.verified(&descriptor.digest).map(|_| ())
+    let (images, digest) = (Arc::clone(job.images), descriptor.digest.clone());
+    // The turn is kept until the name is right.
+    blocking(move || images.store.blobs.verified(&digest).map(|_| drop(partial))).await
 }
 
-/// One connection. The partial blob comes back with what arrived; it is gone only if its writer panicked.
-async fn attempt(
-    session: &Session,
-    descriptor: &Descriptor,
-    mut partial: Partial,
-    progress: &Progress,
-    arrived: Option<&watch::Sender<Arrived>>,
-) -> (Option<Partial>, Result<(), Attempt>) {
-    let last = |error| Err(Attempt { error, retry: None });
-    let io = |error| Error::io("cannot write the blob", descriptor.digest.to_string())(error);
-    let again = |why: String| {
-        let error = Error::Registry { host: session.host().into(), why };
-        Err(Attempt { error, retry: Some(Duration::ZERO) })
-    };
-    if partial.length < descriptor.size || descriptor.size == 0 {
-        let (mut answer, begins) = match session.blob(&descriptor.digest, partial.length).await {
-            Ok(answer) => answer,
-            Err(attempt) => return (Some(partial), Err(attempt)),
-        };
-        if begins != partial.length
-            && let Err(error) = partial.restart(descriptor)
-        {
-            return (Some(partial), last(io(error)));
+impl Download<'_> {
+    fn last(&self, source: io::Error) -> Attempt {
+        Attempt::last(Error::io("cannot write", self.path)(source))
+    }
+
+    /// Begins again. Who reads the file behind us is told that what it has read counts no more.
+    fn restart(&self, partial: &mut Partial) -> Result<(), Attempt> {
+        if let Some(arrived) = self.arrived {
+            arrived.send_modify(|state| {
+                (state.bytes, state.generation) = (0, state.generation + 1);
+            });
         }
-        let mut received = partial.length;
-        let (chunks, writer) = mpsc::channel::<Bytes>(QUEUE);
-        let arrived = arrived.cloned();
-        let writing = tokio::task::spawn_blocking(move || write(partial, writer, arrived.as_ref()));
-        let mut broken = None;
-        let mut told = Instant::now();
-        let (mut window, mut window_bytes) = (Instant::now(), 0);
-        loop {
-            match answer.chunk().await {
-                Ok(Some(chunk)) => {
-                    received += chunk.len() as u64;
-                    window_bytes += chunk.len() as u64;
-                    if received > descriptor.size {
-                        break;
-                    }
-                    if chunks.send(chunk).await.is_err() {
-                        break;
-                    }
-                    if told.elapsed() >= TOLD_EVERY {
-                        told = Instant::now();
-                        say(progress, descriptor, Phase::Downloading, received);
-                    }
-                    if window.elapsed() >= WINDOW {
-                        if window_bytes < SLOWEST {
-                            broken = Some(format!("it sent {window_bytes} bytes in {} s", WINDOW.as_secs()));
-                            break;
-                        }
-                        (window, window_bytes) = (Instant::now(), 0);
-                    }
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    broken = Some(format!("the connection broke: {}", berth_core::failure::chain(&error)));
-                    break;
-                }
+        partial.restart(self.descriptor).map_err(|error| self.last(error))
+    }
+
+    /// One connection. The partial blob comes back with what arrived; it is gone only if its writer panicked.
+    async fn attempt(&self, session: &Session, partial: Partial) -> (Option<Partial>, Result<(), Attempt>) {
+        let (descriptor, from) = (self.descriptor, partial.length());
+        let mut partial = partial;
+        if from < descriptor.size || from == 0 {
+            let answer = match session.blob(&descriptor.digest, from).await {
+                Ok(answer) => answer,
+                Err(attempt) => return (Some(partial), Err(attempt)),
+            };
+            let (chunks, queue) = mpsc::channel::<Bytes>(QUEUE);
+            let arrived = self.arrived.cloned();
+            let writing = tokio::task::spawn_blocking(move || partial.write(queue, arrived.as_ref()));
+            let received = self.receive(session, answer, from, chunks).await;
+            let Ok((back, written)) = writing.await else {
+                return (None, Err(Attempt::last(Error::Panicked { what: "writing a blob" })));
+            };
+            partial = back;
+            let result = match (written, received) {
+                (Err(error), _) => Err(self.last(error)),
+                (Ok(()), Err(attempt)) => match attempt.error {
+                    // It has more than it should: nothing of it can be trusted.
+                    Error::WrongSize { .. } => self.restart(&mut partial).and(Err(attempt)),
+                    _ => Err(attempt),
+                },
+                (Ok(()), Ok(())) => Ok(()),
+            };
+            if result.is_err() {
+                return (Some(partial), result);
             }
         }
-        drop(chunks);
-        let Ok((back, written)) = writing.await else {
-            return (None, last(Error::Panicked { what: "writing a blob" }));
-        };
-        partial = back;
-        if let Err(error) = written {
-            return (Some(partial), last(io(error)));
+        say(self.job.progress, descriptor, Phase::Verifying, descriptor.size);
+        let is = partial.digest();
+        if is == descriptor.digest {
+            return (Some(partial), Ok(()));
         }
-        if received > descriptor.size {
-            let _ = partial.restart(descriptor);
-            let what = format!("blob {} from {}", descriptor.digest, session.host());
-            return (Some(partial), last(Error::WrongSize { what, wanted: descriptor.size, is: received }));
-        }
-        if let Some(why) = broken {
-            return (Some(partial), again(why));
-        }
-        if partial.length < descriptor.size {
-            let why = format!("it ended after {} of {} bytes", partial.length, descriptor.size);
-            return (Some(partial), again(why));
-        }
-    }
-    say(progress, descriptor, Phase::Verifying, descriptor.size);
-    let is = partial.hasher.clone().finish();
-    if is != descriptor.digest {
         let what = format!("the blob from {}", session.host());
         let error = Error::WrongDigest { what, wanted: descriptor.digest.to_string(), is: is.to_string() };
-        if let Err(error) = partial.restart(descriptor) {
-            return (Some(partial), last(io(error)));
-        }
-        return (Some(partial), last(error));
+        // The host may be right where what was here before is wrong.
+        let retry = partial.mixed.then_some(Duration::ZERO);
+        let result = self.restart(&mut partial).and(Err(Attempt { error, retry }));
+        (Some(partial), result)
     }
-    (Some(partial), Ok(()))
-}
 
-/// Writes and hashes what arrives, and says how far it is.
-fn write(
-    mut partial: Partial,
-    mut chunks: mpsc::Receiver<Bytes>,
-    arrived: Option<&watch::Sender<Arrived>>,
-) -> (Partial, std::io::Result<()>) {
-    let mut told = partial.length;
-    if let (Some(arrived), true) = (arrived, told > 0) {
-        arrived.send_replace(Arrived { bytes: told, whole: false });
-    }
-    let mut result = Ok(());
-    while let Some(chunk) = chunks.blocking_recv() {
-        if let Err(error) = partial.file.write_all(&chunk) {
-            result = Err(error);
-            break;
+    /// Passes a body on to the writer, from the offset `from` of the blob.
+    async fn receive(
+        &self,
+        session: &Session,
+        (mut answer, begins): (reqwest::Response, u64),
+        from: u64,
+        chunks: mpsc::Sender<Bytes>,
+    ) -> Result<(), Attempt> {
+        let size = self.descriptor.size;
+        let broken = |why: String| {
+            Err(Attempt { error: Error::Registry { host: session.host().into(), why }, retry: Some(Duration::ZERO) })
+        };
+        // A host that cannot begin in the middle sends what is here already once more.
+        let mut at = begins;
+        let stall = self.job.images.settings.stall();
+        // Only the time spent waiting for the host counts, not that for our own disk.
+        let (mut waited, mut in_window) = (Duration::ZERO, 0);
+        let mut told = Instant::now();
+        while at < size || size == 0 {
+            let asked = Instant::now();
+            let chunk = tokio::time::timeout(stall.saturating_sub(waited), answer.chunk()).await;
+            waited += asked.elapsed();
+            let mut chunk = match chunk {
+                Ok(Ok(Some(chunk))) => chunk,
+                Ok(Ok(None)) => break,
+                Ok(Err(error)) => {
+                    let why = berth_core::failure::chain(&error.without_url());
+                    return broken(format!("the connection broke after {at} of {size} bytes: {why}"));
+                }
+                Err(_) if in_window < LEAST => {
+                    return broken(format!("it sent {in_window} bytes in {} s", stall.as_secs()));
+                }
+                Err(_) => {
+                    (waited, in_window) = (Duration::ZERO, 0);
+                    continue;
+                }
+            };
+            in_window += chunk.len() as u64;
+            if waited >= stall {
+                if in_window < LEAST {
+                    return broken(format!("it sent {in_window} bytes in {} s", stall.as_secs()));
+                }
+                (waited, in_window) = (Duration::ZERO, 0);
+            }
+            let begin = at;
+            at += chunk.len() as u64;
+            if at > size {
+                break;
+            }
+            if at <= from {
+                continue;
+            }
+            if begin < from {
+                chunk = chunk.split_off((from - begin) as usize);
+            }
+            if chunks.send(chunk).await.is_err() {
+                // The writer says why.
+                return Ok(());
+            }
+            if told.elapsed() >= TOLD_EVERY {
+                told = Instant::now();
+                say(self.job.progress, self.descriptor, Phase::Downloading, at);
+            }
         }
-        partial.hasher.update(&chunk);
-        partial.length += chunk.len() as u64;
-        if let Some(arrived) = arrived
-            && (partial.length - told >= TOLD_BYTES || told == 0)
-        {
-            told = partial.length;
-            arrived.send_replace(Arrived { bytes: told, whole: false });
+        // Where everything that was announced is here, more of it is an error, and its end makes the connection free for
+        // the next request.
+        if at == size && matches!(tokio::time::timeout(stall, answer.chunk()).await, Ok(Ok(Some(_)))) {
+            at += 1;
         }
+        if at > size {
+            let what = format!("blob {} from {}", self.descriptor.digest, session.host());
+            return Err(Attempt::last(Error::WrongSize { what, wanted: size }));
+        }
+        if at < size {
+            return broken(format!("it ended after {at} of {size} bytes"));
+        }
+        Ok(())
     }
-    (partial, result)
 }

@@ -3,32 +3,34 @@
 
 mod blob;
 mod download;
+mod partial;
+mod resolve;
+mod retry;
 mod shared;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use berth_core::{Digest, Platform, Reference};
-use berth_proto::berth::image::v1::{PlannedLayer, PullPlan, PullProgress, pull_progress::Message};
+use berth_core::{Digest, Kind};
+use berth_proto::berth::image::v1::{PlannedLayer, PullPlan, layer_progress::Phase, pull_progress::Message};
+use blob::{Job, say};
+use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use rand::Rng as _;
-pub(crate) use shared::{Event, Flights};
-use tokio::sync::mpsc;
+use resolve::Resolved;
+pub(crate) use shared::{Event, Flights, Progress, Wanted};
+use tokio::sync::Semaphore;
 
 use crate::{
-    error::Error,
-    images::Images,
-    manifest::{self, Config, Descriptor, Document, Manifest},
-    registry::{Credentials, Session},
+    error::{Error, readable},
+    images::{Images, blocking},
+    manifest::{self, Config, Descriptor},
     store::Record,
 };
 
-/// Indexes may point to indexes; more than this is a loop or an attack.
-const MAX_DEPTH: usize = 4;
-const ATTEMPTS: u32 = 6;
-const FIRST_WAIT: Duration = Duration::from_millis(200);
-
-/// What a pull tells its callers.
-pub(crate) type Progress = mpsc::UnboundedSender<PullProgress>;
+/// A layer that somebody removes while an image is put together is laid down again so often.
+const ROUNDS: usize = 5;
 
 /// What came of a pull.
 #[derive(Clone, Debug)]
@@ -40,45 +42,73 @@ pub(crate) struct Pulled {
     pub(crate) digest: Digest,
 }
 
-/// Tells the callers; they may be gone.
-pub(crate) fn tell(progress: &Progress, message: Message) {
-    let _ = progress.send(PullProgress { message: Some(message) });
-}
-
-/// An image's documents, fetched and checked.
-struct Resolved {
-    /// What the reference named.
-    named: Digest,
-    index: Option<Digest>,
-    manifest_digest: Digest,
-    manifest: Manifest,
-    /// The host that had it, asked first from now on.
-    session: Session,
-    rest: Vec<Session>,
-    /// Bytes to be stored: the index, the manifest.
-    documents: Vec<bytes::Bytes>,
-}
-
 /// Pulls an image.
-pub(crate) async fn pull(
+pub(crate) async fn pull(images: &Arc<Images>, wanted: &Wanted, progress: &Progress) -> Result<Pulled, Error> {
+    let mut sessions = Vec::new();
+    for host in images.registries.hosts(&wanted.reference).await {
+        sessions.push(images.registries.session(host, &wanted.reference, wanted.credentials.as_ref()));
+    }
+    let resolved = resolve::resolve(sessions, wanted, progress).await?;
+    // Held until the record is there: nothing of this may be taken for garbage.
+    let content: Vec<Digest> = resolved.content().cloned().collect();
+    let hold = images.held.hold(content.clone());
+    let result = bring(images, wanted, &resolved, progress).await;
+    drop(hold);
+    let full = result.as_ref().is_err_and(Error::is_no_space);
+    let (sweeping, done) = (Arc::clone(images), result.is_ok());
+    let swept = blocking(move || {
+        // What a failed pull has brought is kept for the next one, but not on a full disk: others need the room.
+        if full || done {
+            sweeping.discard(content.iter())?;
+        }
+        sweeping.store.blobs.prune(&|digest| sweeping.held.still().holds(digest))
+    });
+    if let Err(error) = swept.await {
+        tracing::warn!(%error, "garbage could not be deleted now; the next start tries again");
+    }
+    match result {
+        Err(error) if full => {
+            let idle = images.held.still().is_empty();
+            if idle {
+                images.snapshots.clean_up().await;
+            }
+            Err(no_space(images, &resolved, error))
+        }
+        result => result,
+    }
+}
+
+/// A full disk, with how much is needed; what there is to say about the room is known only when all is put back.
+fn no_space(images: &Images, resolved: &Resolved, error: Error) -> Error {
+    match (error, images.store.blobs.free()) {
+        (Error::Io { path, .. }, Ok(free)) => Error::NoSpace {
+            what: resolved.name.clone(),
+            path,
+            needed: format!("{} compressed and more unpacked", readable(resolved.compressed())),
+            free: readable(free),
+        },
+        (Error::Snapshotter(mut failure), _) => {
+            let needed = readable(resolved.compressed());
+            failure.message +=
+                &format!("; {} needs {needed} compressed and more than that unpacked", resolved.name);
+            Error::Snapshotter(failure)
+        }
+        (error, _) => error,
+    }
+}
+
+/// From the manifest to the record.
+async fn bring(
     images: &Arc<Images>,
-    reference: &Reference,
-    platform: &Platform,
-    credentials: Option<&Credentials>,
+    wanted: &Wanted,
+    resolved: &Resolved,
     progress: &Progress,
 ) -> Result<Pulled, Error> {
-    let mut sessions = Vec::new();
-    for host in images.registries.hosts(reference).await {
-        sessions.push(images.registries.session(host, reference, credentials));
-    }
-    let resolved = resolve(sessions, reference, platform, progress).await?;
-    let Resolved { manifest, session, rest, .. } = &resolved;
-    let sessions: Vec<&Session> = [session].into_iter().chain(rest).collect();
-    // Held until the record is there: nothing of this may be taken for garbage.
-    let wanted = [&manifest.config].into_iter().chain(&manifest.layers).map(|d| d.digest.clone());
-    let _held = images.hold(wanted.chain([resolved.manifest_digest.clone(), resolved.named.clone()]));
-
-    let config_bytes = small_blob(images, &sessions, &manifest.config, progress).await?;
+    let manifest = &resolved.manifest;
+    let slots = Semaphore::new(images.settings.max_concurrent_downloads.max(1));
+    let job = Job { images, sessions: &resolved.sessions, progress, slots: &slots };
+    let reference = &wanted.reference;
+    let config_bytes = small_blob(&job, &manifest.config).await?;
     let what = reference.familiar();
     let config = Config::parse(&config_bytes, &what)?;
     let diff_ids = config.rootfs.diff_ids.clone();
@@ -86,9 +116,9 @@ pub(crate) async fn pull(
         let why = format!("its manifest has {} layers and its configuration {}", manifest.layers.len(), diff_ids.len());
         return Err(Error::Unusable { what, why });
     }
-    if platform.rank(&config.platform()).is_none() {
+    if wanted.platform.rank(&config.platform()).is_none() {
         let offered = config.platform().to_string();
-        return Err(Error::NoPlatform { reference: what, wanted: platform.to_string(), offered });
+        return Err(Error::NoPlatform { reference: what, wanted: wanted.platform.to_string(), offered });
     }
     let planned = manifest.layers.iter().zip(&diff_ids).map(|(layer, diff_id)| PlannedLayer {
         digest: layer.digest.to_string(),
@@ -96,12 +126,23 @@ pub(crate) async fn pull(
         size: layer.size,
     });
     let (name, digest) = (reference.to_string(), resolved.named.to_string());
-    tell(progress, Message::Plan(PullPlan { name, digest, layers: planned.collect() }));
+    progress.tell(Message::Plan(PullPlan { name, digest, layers: planned.collect() }));
 
-    let size = layers(images, &sessions, manifest, &diff_ids, progress).await?;
-    if !diff_ids.is_empty() {
-        images.snapshots.compose(&diff_ids).await?;
-    }
+    let _stack = images.hold_stack(&diff_ids).await;
+    let mut round = 1;
+    let (layers, size) = loop {
+        let laid = lay_down(&job, &manifest.config.digest, &manifest.layers, &diff_ids).await?;
+        match images.snapshots.compose(&diff_ids).await {
+            Ok(()) => break laid,
+            Err(Error::Snapshotter(failure))
+                if round < ROUNDS && matches!(failure.kind, Kind::NotFound | Kind::Aborted) =>
+            {
+                progress.tell(Message::Notice(format!("{}; laying it down again", failure.message)));
+                round += 1;
+            }
+            Err(error) => return Err(error),
+        }
+    };
     let record = Record {
         id: manifest.config.digest.clone(),
         names: Default::default(),
@@ -109,153 +150,99 @@ pub(crate) async fn pull(
         manifest: resolved.manifest_digest.clone(),
         manifest_media_type: manifest.media_type.clone(),
         index: resolved.index.clone(),
-        layers: manifest.layers.iter().map(|layer| layer.digest.clone()).collect(),
+        layers,
         diff_ids,
         size,
         last_tagged: 0,
     };
-    let changed = images.record(record, resolved.documents.clone(), reference.tag().map(|_| reference.clone())).await?;
-    Ok(Pulled { id: manifest.config.digest.clone(), changed, digest: resolved.named })
-}
-
-/// Asks the hosts in order for what a reference names, and through indexes for the manifest of the platform.
-async fn resolve(
-    sessions: Vec<Session>,
-    reference: &Reference,
-    platform: &Platform,
-    progress: &Progress,
-) -> Result<Resolved, Error> {
-    let mut reasons = Vec::new();
-    let mut last = None;
-    let count = sessions.len();
-    for at in 0..count {
-        let session = &sessions[at];
-        match documents(session, reference, platform, progress).await {
-            Ok((named, index, manifest_digest, manifest, documents)) => {
-                let mut rest = sessions.clone();
-                let session = rest.remove(at);
-                return Ok(Resolved { named, index, manifest_digest, manifest, session, rest, documents });
-            }
-            // A manifest that is there and cannot be used is no better elsewhere.
-            Err(error @ (Error::NoPlatform { .. } | Error::Unusable { .. })) => return Err(error),
-            Err(error) => {
-                if at + 1 < count {
-                    tell(progress, Message::Notice(format!("{}: {error}; trying the next host", session.host())));
-                }
-                reasons.push(error.to_string());
-                last = Some(error);
-            }
-        }
-    }
-    let why = reasons.join("; ");
-    Err(match last {
-        Some(Error::ManifestUnknown { .. }) => {
-            Error::ManifestUnknown { reference: reference.to_string(), why: format!("manifest unknown ({why})") }
-        }
-        Some(Error::Denied { .. }) => Error::Denied { repository: reference.familiar_repository(), why },
-        Some(Error::WrongDigest { what, wanted, is }) => Error::WrongDigest { what, wanted, is },
-        _ => Error::Registry { host: format!("{reference} cannot be pulled"), why },
-    })
-}
-
-type Documents = (Digest, Option<Digest>, Digest, Manifest, Vec<bytes::Bytes>);
-
-async fn documents(
-    session: &Session,
-    reference: &Reference,
-    platform: &Platform,
-    progress: &Progress,
-) -> Result<Documents, Error> {
-    let mut target = reference.target();
-    let mut named = None;
-    let mut index = None;
-    let mut kept = Vec::new();
-    for _ in 0..MAX_DEPTH {
-        let served = retried(progress, || session.manifest(&target)).await?;
-        let digest = served.digest.clone();
-        named.get_or_insert_with(|| digest.clone());
-        kept.push(served.bytes.clone());
-        match manifest::parse(&served.bytes, &served.content_type, &reference.familiar())? {
-            Document::Manifest(manifest) => {
-                // Only the outermost index is kept with the image.
-                if kept.len() > 2 {
-                    kept.drain(1..kept.len() - 1);
-                }
-                return Ok((named.unwrap_or_else(|| digest.clone()), index, digest, manifest, kept));
-            }
-            Document::Index(document) => {
-                target = document.choose(platform, &reference.familiar())?.digest.to_string();
-                index.get_or_insert(digest);
-            }
-        }
-    }
-    Err(Error::Unusable {
-        what: reference.familiar(),
-        why: format!("its indexes are nested more than {MAX_DEPTH} deep"),
-    })
-}
-
-/// Tries again what may succeed the next time; each further attempt is told.
-async fn retried<T, F>(progress: &Progress, mut attempt: impl FnMut() -> F) -> Result<T, Error>
-where
-    F: Future<Output = Result<T, crate::registry::Attempt>>,
-{
-    let mut number = 1;
-    loop {
-        match attempt().await {
-            Ok(done) => return Ok(done),
-            Err(failed) => {
-                let Some(wait) = failed.retry.filter(|_| number < ATTEMPTS) else { return Err(failed.error) };
-                let wait = wait.max(back_off(number));
-                tell(
-                    progress,
-                    Message::Notice(format!("{}; trying again in {:.1} s", failed.error, wait.as_secs_f64())),
-                );
-                tokio::time::sleep(wait).await;
-                number += 1;
-            }
-        }
-    }
-}
-
-/// Twice as long each time, and never the same for two clients.
-fn back_off(attempt: u32) -> Duration {
-    let longest = FIRST_WAIT * 2u32.pow(attempt.min(6));
-    rand::rng().random_range(longest / 2..=longest)
+    // A name with a digest names that one image for ever: it is no tag.
+    let names = if reference.digest().is_some() { Vec::new() } else { vec![reference.clone()] };
+    let changed = images.record(record, resolved.documents.clone(), names).await?;
+    Ok(Pulled { id: manifest.config.digest.clone(), changed, digest: resolved.named.clone() })
 }
 
 /// A configuration: from the store, or from the hosts.
-async fn small_blob(
-    images: &Arc<Images>,
-    sessions: &[&Session],
-    descriptor: &Descriptor,
-    progress: &Progress,
-) -> Result<Vec<u8>, Error> {
+async fn small_blob(job: &Job<'_>, descriptor: &Descriptor) -> Result<Bytes, Error> {
     if descriptor.size > manifest::MAX_BYTES {
         let (what, why) = (format!("the configuration {}", descriptor.digest), "it is larger than 8 MiB".into());
         return Err(Error::Unusable { what, why });
     }
-    blob::fetch(images, sessions, descriptor, progress, None).await?;
-    images.read_blob(&descriptor.digest).await
+    blob::fetch(job, descriptor, None).await?;
+    let (images, digest) = (Arc::clone(job.images), descriptor.digest.clone());
+    blocking(move || images.store.blobs.read(&digest)).await.map(Bytes::from)
 }
 
-/// Brings all layers here and lays them down; answers with the bytes of their tars.
-async fn layers(
-    images: &Arc<Images>,
-    sessions: &[&Session],
-    manifest: &Manifest,
+/// Brings all layers here and lays them down; answers with the blobs that hold them and the bytes of their tars.
+async fn lay_down(
+    job: &Job<'_>,
+    id: &Digest,
+    layers: &[Descriptor],
     diff_ids: &[Digest],
-    progress: &Progress,
-) -> Result<u64, Error> {
+) -> Result<(Vec<Digest>, u64), Error> {
+    let images = job.images;
+    // What holds a layer already, learnt from other images; held before it is looked for.
+    let other: BTreeMap<&Digest, Digest> =
+        diff_ids.iter().filter_map(|diff_id| Some((diff_id, images.blob_of_layer(diff_id)?))).collect();
+    let _other = images.held.hold(other.values().cloned());
     let present = images.snapshots.present(diff_ids).await?;
+    if let Some(known) = images.store.records.all().get(id)
+        && diff_ids.iter().all(|diff_id| present.contains(diff_id))
+        && known.layers.iter().all(|blob| images.store.blobs.find(blob).is_some())
+    {
+        layers.iter().for_each(|layer| say(job.progress, layer, Phase::Exists, layer.size));
+        return Ok((known.layers.clone(), known.size));
+    }
+    check_room(images, layers, diff_ids, &present).await?;
     // A layer that is in the stack twice is laid down once.
-    let mut once = HashSet::new();
+    let mut once = BTreeSet::new();
     let mut work = Vec::new();
-    for (layer, diff_id) in manifest.layers.iter().zip(diff_ids) {
+    for (layer, diff_id) in layers.iter().zip(diff_ids) {
         if once.insert(diff_id) {
-            work.push(blob::layer(images, sessions, layer, diff_id, present.contains(diff_id), progress));
+            let here = present.contains(diff_id);
+            let blob = other.get(diff_id).filter(|_| here);
+            work.push(blob::layer(job, layer, diff_id, here, blob));
         }
     }
-    let sizes: Vec<u64> = stream::iter(work).buffer_unordered(images.downloads).try_collect().await?;
-    Ok(sizes.iter().sum())
+    // The lowest first. More at once than are downloaded: while one is unpacked, the next arrives.
+    let abreast = 2 * images.settings.max_concurrent_downloads.max(1);
+    let laid: Vec<(Digest, Digest, u64)> = stream::iter(work).buffer_unordered(abreast).try_collect().await?;
+    let laid: BTreeMap<Digest, (Digest, u64)> = laid.into_iter().map(|(id, blob, size)| (id, (blob, size))).collect();
+    let size = laid.values().map(|(_, size)| size).sum();
+    Ok((diff_ids.iter().filter_map(|diff_id| Some(laid.get(diff_id)?.0.clone())).collect(), size))
+}
+
+/// What cannot fit is not begun.
+async fn check_room(
+    images: &Arc<Images>,
+    layers: &[Descriptor],
+    diff_ids: &[Digest],
+    present: &[Digest],
+) -> Result<(), Error> {
+    let absent: BTreeMap<&Digest, &Descriptor> = layers
+        .iter()
+        .zip(diff_ids)
+        .filter(|(_, diff_id)| !present.contains(diff_id))
+        .map(|(layer, _)| (&layer.digest, layer))
+        .collect();
+    let absent: Vec<Descriptor> = absent.into_values().cloned().collect();
+    let images = Arc::clone(images);
+    blocking(move || {
+        let blobs = &images.store.blobs;
+        let missing = absent.iter().filter(|layer| blobs.find(&layer.digest).is_none());
+        let needed = missing.fold(0_u64, |sum, layer| {
+            let partial = blobs.ingest(&layer.digest).metadata().map_or(0, |metadata| metadata.len());
+            sum.saturating_add(layer.size.saturating_sub(partial))
+        });
+        let free = blobs.free()?;
+        if needed <= free {
+            return Ok(());
+        }
+        Err(Error::NoSpace {
+            what: "the image".into(),
+            path: blobs.root().into(),
+            needed: format!("{} compressed and more unpacked", readable(needed)),
+            free: readable(free),
+        })
+    })
+    .await
 }

@@ -2,42 +2,41 @@
 //! goes away.
 
 use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-use berth_core::Failure;
+use berth_core::{Failure, Platform, Reference};
 use berth_proto::berth::image::v1::{PullProgress, pull_progress::Message};
 use tokio::{sync::broadcast, task::AbortHandle};
 
-use super::{Progress, Pulled};
-use crate::error::Error;
+use super::Pulled;
+use crate::{error::Error, registry::Credentials};
 
-/// Messages that a slow caller may be behind; it then misses some, of which newer ones say the same and more.
+/// Messages that a slow caller may be behind; it then hears the newest state instead.
 const BEHIND: usize = 256;
 
-/// The pulls under way, by what they pull.
+/// What is pulled, and for whom: callers with other credentials do not share, what one may see another may not.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Wanted {
+    pub(crate) reference: Reference,
+    pub(crate) platform: Platform,
+    pub(crate) credentials: Option<Credentials>,
+}
+
+/// The pulls under way.
 #[derive(Debug, Default)]
-pub(crate) struct Flights(Mutex<HashMap<String, Weak<Flight>>>);
+pub(crate) struct Flights(Mutex<HashMap<Wanted, Weak<Flight>>>);
 
 #[derive(Debug)]
 struct Flight {
-    messages: broadcast::Sender<Event>,
-    /// For those who join later.
-    plan: Mutex<Option<PullProgress>>,
-    /// Set before the last message is sent: who subscribes and sees this may have missed it.
-    over: AtomicBool,
-    work: Mutex<Option<AbortHandle>>,
+    progress: Progress,
+    work: AbortHandle,
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        if let Some(work) = lock(&self.work).take() {
-            work.abort();
-        }
+        self.work.abort();
     }
 }
 
@@ -48,11 +47,77 @@ pub(crate) enum Event {
     Done(Result<Pulled, Failure>),
 }
 
+/// What a pull tells its callers; they may be gone.
+#[derive(Clone, Debug)]
+pub(crate) struct Progress(Arc<Voice>);
+
+#[derive(Debug)]
+struct Voice {
+    messages: broadcast::Sender<Event>,
+    said: Mutex<Said>,
+}
+
+/// The newest of each sort, for those who join later or are behind.
+#[derive(Debug, Default)]
+struct Said {
+    plan: Option<PullProgress>,
+    layers: BTreeMap<String, PullProgress>,
+    over: bool,
+}
+
+impl Progress {
+    fn new() -> (Self, broadcast::Receiver<Event>) {
+        let (messages, receiver) = broadcast::channel(BEHIND);
+        (Self(Arc::new(Voice { messages, said: Mutex::default() })), receiver)
+    }
+
+    /// Tells whoever listens.
+    pub(crate) fn tell(&self, message: Message) {
+        let mut said = lock(&self.0.said);
+        let progress = PullProgress { message: Some(message) };
+        match &progress.message {
+            Some(Message::Plan(_)) => said.plan = Some(progress.clone()),
+            Some(Message::Layer(layer)) => drop(said.layers.insert(layer.digest.clone(), progress.clone())),
+            _ => {}
+        }
+        // Under the lock, so that who joins hears each message once. Nobody listening is no error.
+        let _ = self.0.messages.send(Event::Progress(progress));
+    }
+
+    fn finish(&self, result: Result<Pulled, Failure>) {
+        let mut said = lock(&self.0.said);
+        if !said.over {
+            said.over = true;
+            let _ = self.0.messages.send(Event::Done(result));
+        }
+    }
+
+    /// What has been said, in short.
+    fn backlog(said: &Said) -> VecDeque<PullProgress> {
+        said.plan.iter().chain(said.layers.values()).cloned().collect()
+    }
+
+    /// `None` where everything is over.
+    fn join(&self) -> Option<(broadcast::Receiver<Event>, VecDeque<PullProgress>)> {
+        let said = lock(&self.0.said);
+        (!said.over).then(|| (self.0.messages.subscribe(), Self::backlog(&said)))
+    }
+}
+
+/// Says that the work is over, however it ends.
+struct Ending(Progress);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.finish(Err(Failure::from(Error::Panicked { what: "the pull" })));
+    }
+}
+
 /// A caller's part in a pull; the pull goes on while any is held.
 pub(crate) struct Ticket {
-    _flight: Arc<Flight>,
+    flight: Arc<Flight>,
     messages: broadcast::Receiver<Event>,
-    plan: Option<PullProgress>,
+    backlog: VecDeque<PullProgress>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -60,75 +125,45 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Flights {
-    /// Joins the pull of `key`, or starts `work`.
-    pub(crate) fn join<F>(&self, key: String, work: impl FnOnce(Progress) -> F) -> Ticket
+    /// Joins the pull of `wanted`, or starts `work`.
+    pub(crate) fn join<F>(&self, wanted: Wanted, work: impl FnOnce(Progress) -> F) -> Ticket
     where
         F: Future<Output = Result<Pulled, Error>> + Send + 'static,
     {
         let mut flights = lock(&self.0);
         flights.retain(|_, flight| flight.strong_count() > 0);
-        if let Some(flight) = flights.get(&key).and_then(Weak::upgrade) {
-            let messages = flight.messages.subscribe();
-            if !flight.over.load(Ordering::SeqCst) {
-                let plan = lock(&flight.plan).clone();
-                return Ticket { _flight: flight, messages, plan };
-            }
+        if let Some(flight) = flights.get(&wanted).and_then(Weak::upgrade)
+            && let Some((messages, backlog)) = flight.progress.join()
+        {
+            return Ticket { flight, messages, backlog };
         }
-        let (sender, messages) = broadcast::channel(BEHIND);
-        let flight = Arc::new(Flight {
-            messages: sender,
-            plan: Mutex::default(),
-            over: AtomicBool::new(false),
-            work: Mutex::default(),
-        });
-        flights.insert(key, Arc::downgrade(&flight));
-        let (progress, mut told) = tokio::sync::mpsc::unbounded_channel::<PullProgress>();
-        let working = work(progress);
-        let weak = Arc::downgrade(&flight);
-        let span = tracing::Span::current();
+        let (progress, messages) = Progress::new();
+        let (working, ending) = (work(progress.clone()), Ending(progress.clone()));
         let task = async move {
-            let say = |event: Event| {
-                if let Some(flight) = weak.upgrade() {
-                    if matches!(event, Event::Done(_)) {
-                        flight.over.store(true, Ordering::SeqCst);
-                    }
-                    if let Event::Progress(message @ PullProgress { message: Some(Message::Plan(_)) }) = &event {
-                        *lock(&flight.plan) = Some(message.clone());
-                    }
-                    // Nobody listening is no error: a caller may be about to join.
-                    let _ = flight.messages.send(event);
-                }
-            };
-            let mut working = std::pin::pin!(working);
-            let result = loop {
-                tokio::select! {
-                    biased;
-                    Some(message) = told.recv() => say(Event::Progress(message)),
-                    result = &mut working => break result,
-                }
-            };
-            while let Ok(message) = told.try_recv() {
-                say(Event::Progress(message));
-            }
-            say(Event::Done(result.map_err(Failure::from)));
+            let result = working.await;
+            ending.0.finish(result.map_err(Failure::from));
         };
-        let handle = tokio::spawn(tracing::Instrument::instrument(task, span)).abort_handle();
-        *lock(&flight.work) = Some(handle);
-        Ticket { _flight: flight, messages, plan: None }
+        let work = tokio::spawn(tracing::Instrument::in_current_span(task)).abort_handle();
+        let flight = Arc::new(Flight { progress, work });
+        flights.insert(wanted, Arc::downgrade(&flight));
+        Ticket { flight, messages, backlog: VecDeque::new() }
     }
 }
 
 impl Ticket {
     /// What happens next; the last is [`Event::Done`].
     pub(crate) async fn next(&mut self) -> Event {
-        if let Some(plan) = self.plan.take() {
-            return Event::Progress(plan);
-        }
         loop {
+            if let Some(progress) = self.backlog.pop_front() {
+                return Event::Progress(progress);
+            }
             match self.messages.recv().await {
                 Ok(event) => return event,
-                Err(broadcast::error::RecvError::Lagged(_)) => {}
-                // The sender is in the flight that this holds; its task died.
+                // The last message is among those that are kept, whatever is missed before.
+                Err(broadcast::error::RecvError::Lagged(_)) => {
+                    self.backlog = Progress::backlog(&lock(&self.flight.progress.0.said));
+                }
+                // The sender is in the flight that this holds.
                 Err(broadcast::error::RecvError::Closed) => {
                     return Event::Done(Err(Failure::from(Error::Panicked { what: "the pull" })));
                 }

@@ -1,19 +1,25 @@
 //! Who we are at a registry: credentials, and the token that they (or nothing) buy (distribution's token protocol).
+//!
+//! Credentials are for the registry they were given for and for the token server it names, and are never shown.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use berth_proto::berth::image::v1::Auth;
+use http::StatusCode;
 use serde::Deserialize;
 
-use super::challenge::Challenge;
-use crate::error::Error;
+use super::{
+    clients::{Clients, chain},
+    session::{Attempt, limited, retry_after},
+};
+use crate::{error::Error, registry::challenge::Challenge};
 
 /// Larger answers of token servers are not read.
 const MAX_TOKEN: usize = 1 << 20;
 const CLIENT: &str = "berth";
 
 /// Credentials for one registry. They are never shown.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Credentials {
     Password {
         username: String,
@@ -61,15 +67,25 @@ struct Answer {
     access_token: Option<String>,
 }
 
-/// The `Authorization` that answers a challenge.
-pub(crate) async fn answer(
-    http: &reqwest::Client,
+/// Who asks whom for what.
+pub(super) struct Asking<'a> {
+    /// The registry's host and port.
+    pub(super) host: &'a str,
+    /// It is spoken to over TLS.
+    pub(super) secure: bool,
+    /// What is asked for where the challenge does not say.
+    pub(super) scope: &'a str,
+    pub(super) credentials: Option<&'a Credentials>,
+}
+
+/// The `Authorization` that answers a challenge; `None` where we have nothing to answer with.
+pub(super) async fn answer(
+    clients: &Clients,
     challenge: &Challenge,
-    scope: &str,
-    credentials: Option<&Credentials>,
-    host: &str,
-) -> Result<Option<String>, Error> {
-    let (realm, service, asked) = match (challenge, credentials) {
+    asking: &Asking<'_>,
+) -> Result<Option<String>, Attempt> {
+    let credentials = asking.credentials;
+    let (realm, service, scope) = match (challenge, credentials) {
         (_, Some(Credentials::Token(token))) => return Ok(Some(format!("Bearer {token}"))),
         (Challenge::Basic, Some(Credentials::Password { username, password })) => {
             use base64::Engine as _;
@@ -77,56 +93,79 @@ pub(crate) async fn answer(
             return Ok(Some(format!("Basic {pair}")));
         }
         (Challenge::Basic, _) => return Ok(None),
-        (Challenge::Bearer { realm, service, scope }, _) => (realm, service.as_deref(), scope.as_deref()),
-    };
-    let failed = |why: String| Error::Registry { host: host.into(), why };
-    let mut url =
-        reqwest::Url::parse(realm).map_err(|e| failed(format!("its token server {realm:?} is no address: {e}")))?;
-    let scope = asked.unwrap_or(scope);
-    let request = match credentials {
-        Some(Credentials::Identity(token)) => {
-            let mut form = reqwest::Url::parse("form:/").map_err(|e| failed(e.to_string()))?;
-            form.query_pairs_mut().extend_pairs([
-                ("grant_type", "refresh_token"),
-                ("refresh_token", token),
-                ("client_id", CLIENT),
-                ("service", service.unwrap_or_default()),
-                ("scope", scope),
-            ]);
-            let request = http.post(url).header(http::header::CONTENT_TYPE, "application/x-www-form-urlencoded");
-            request.body(form.query().unwrap_or_default().to_owned())
-        }
-        _ => {
-            {
-                let mut query = url.query_pairs_mut();
-                query.extend_pairs(service.map(|service| ("service", service)));
-                query.append_pair("scope", scope);
-            }
-            match credentials {
-                Some(Credentials::Password { username, password }) => {
-                    http.get(url).basic_auth(username, Some(password))
-                }
-                _ => http.get(url),
-            }
+        (Challenge::Bearer { realm, service, scope }, _) => {
+            (realm, service.as_deref(), scope.as_deref().unwrap_or(asking.scope))
         }
     };
-    let answer = request.send().await.map_err(|e| failed(format!("its token server: {}", chain(&e))))?;
+    let failed = |why: String| Error::Registry { host: asking.host.into(), why };
+    let url = reqwest::Url::parse(realm)
+        .map_err(|e| Attempt::last(failed(format!("its token server {realm:?} is no address: {e}"))))?;
+    if asking.secure && url.scheme() != "https" && credentials.is_some() {
+        let why = format!("its token server {realm:?} is not reached over TLS; credentials are not sent there");
+        return Err(Attempt::last(failed(why)));
+    }
+    let request = request(clients, url, service, scope, credentials);
+    let answer = request.send().await.map_err(|e| Attempt {
+        error: failed(format!("its token server {realm}: {}", chain(e))),
+        retry: Some(Duration::ZERO),
+    })?;
     let status = answer.status();
     if !status.is_success() {
-        let who = Credentials::who(credentials);
-        return Err(Error::Denied {
-            repository: scope.into(),
-            why: format!("{host}'s token server answered {status}, {who}"),
+        let wait = retry_after(&answer);
+        let why = format!("its token server {realm} answered {status}, {}", Credentials::who(credentials));
+        return Err(match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST if credentials.is_some() => {
+                Attempt::last(Error::Credentials { host: asking.host.into(), why })
+            }
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Attempt::last(Error::Denied {
+                repository: scope.strip_prefix("repository:").unwrap_or(scope).trim_end_matches(":pull").into(),
+                why: format!("{}: {why}", asking.host),
+            }),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
+                Attempt { error: failed(why), retry: Some(wait) }
+            }
+            status if status.is_server_error() => Attempt { error: failed(why), retry: Some(wait) },
+            _ => Attempt::last(failed(why)),
         });
     }
-    let bytes = super::session::limited(answer, MAX_TOKEN).await.map_err(&failed)?;
-    let answer: Answer =
-        serde_json::from_slice(&bytes).map_err(|e| failed(format!("its token server's answer: {e}")))?;
-    let token = answer.token.or(answer.access_token).ok_or_else(|| failed("its token server gave no token".into()))?;
+    let bytes = limited(answer, MAX_TOKEN).await.map_err(|e| e.attempt(asking.host, "the token"))?;
+    // What the server says may hold a token: it is not repeated in the message.
+    let answer: Answer = serde_json::from_slice(&bytes)
+        .map_err(|_| Attempt::last(failed(format!("the answer of its token server {realm} is malformed"))))?;
+    let token = [answer.token, answer.access_token].into_iter().flatten().find(|token| !token.is_empty());
+    let token = token.ok_or_else(|| Attempt::last(failed(format!("its token server {realm} gave no token"))))?;
     Ok(Some(format!("Bearer {token}")))
 }
 
-/// An error of the HTTP client with its causes.
-pub(crate) fn chain(error: &reqwest::Error) -> String {
-    berth_core::failure::chain(error)
+fn request(
+    clients: &Clients,
+    mut url: reqwest::Url,
+    service: Option<&str>,
+    scope: &str,
+    credentials: Option<&Credentials>,
+) -> reqwest::RequestBuilder {
+    let http = clients.for_tokens(url.host_str().unwrap_or_default());
+    if let Some(Credentials::Identity(token)) = credentials {
+        let mut form = url::form_urlencoded::Serializer::new(String::new());
+        form.extend_pairs([
+            ("grant_type", "refresh_token"),
+            ("refresh_token", token),
+            ("client_id", CLIENT),
+            ("service", service.unwrap_or_default()),
+            ("scope", scope),
+        ]);
+        return http
+            .post(url)
+            .header(http::header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(form.finish());
+    }
+    {
+        let mut query = url.query_pairs_mut();
+        query.extend_pairs(service.map(|service| ("service", service)));
+        query.append_pair("scope", scope);
+    }
+    match credentials {
+        Some(Credentials::Password { username, password }) => http.get(url).basic_auth(username, Some(password)),
+        _ => http.get(url),
+    }
 }

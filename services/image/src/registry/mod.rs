@@ -2,33 +2,31 @@
 
 mod auth;
 mod challenge;
+mod clients;
 mod session;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::IpAddr,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 pub(crate) use auth::Credentials;
 use berth_core::{Reference, config, reference::DEFAULT_DOMAIN};
+use clients::{Clients, is_loopback};
 pub(crate) use session::{Attempt, Session};
 
 use crate::{error::Error, settings::Settings};
 
 /// Docker Hub's API is not at the host of its names.
 const HUB_API: &str = "https://registry-1.docker.io";
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// A registry that sends nothing for this long is given up.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// All registries, as configured.
 #[derive(Debug)]
 pub(crate) struct Registries {
-    http: reqwest::Client,
-    /// For loopback: proxies never stand between a machine and itself.
-    direct: reqwest::Client,
+    clients: Clients,
+    /// The longest a document may take.
+    patience: Duration,
     settings: BTreeMap<String, crate::settings::Registry>,
     /// What was found out about hosts that may speak either.
     schemes: Mutex<HashMap<String, &'static str>>,
@@ -44,9 +42,14 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Host and port, for people.
+    /// Host and port, and the path where there is one, for people.
     pub(crate) fn name(&self) -> &str {
         self.base.split_once("://").map_or(&*self.base, |(_, rest)| rest)
+    }
+
+    /// Host and port.
+    fn authority(&self) -> &str {
+        self.name().split('/').next().unwrap_or_default()
     }
 }
 
@@ -54,28 +57,24 @@ impl Registries {
     pub(crate) fn new(settings: &Settings) -> Result<Self, Error> {
         for (name, registry) in &settings.registry {
             for mirror in &registry.mirrors {
-                if !mirror.starts_with("http://") && !mirror.starts_with("https://") {
-                    return Err(config::Error::Value {
-                        key: format!("image.registry.{name:?}.mirrors"),
-                        value: mirror.clone(),
-                        why: "a mirror begins with http:// or https://".into(),
+                let wrong = |value: &str, why: &str| config::Error::Value {
+                    key: format!("image.registry.{name:?}.mirrors"),
+                    value: value.into(),
+                    why: why.into(),
+                };
+                match reqwest::Url::parse(mirror) {
+                    // A password in it is not repeated.
+                    Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+                        Err(wrong(url.host_str().unwrap_or_default(), "a mirror has no user and password in its address"))
                     }
-                    .into());
-                }
+                    Ok(url) if matches!(url.scheme(), "http" | "https") && url.query().is_none() => Ok(()),
+                    _ => Err(wrong(mirror, "a mirror begins with http:// or https://, then a host and perhaps a path")),
+                }?;
             }
         }
-        let builder = || {
-            reqwest::Client::builder()
-                .user_agent(concat!("berth/", env!("CARGO_PKG_VERSION")))
-                .connect_timeout(CONNECT_TIMEOUT)
-                .read_timeout(READ_TIMEOUT)
-                .redirect(reqwest::redirect::Policy::limited(10))
-        };
-        let failed =
-            |source: reqwest::Error| Error::Registry { host: "the HTTP client".into(), why: source.to_string() };
         Ok(Self {
-            http: builder().build().map_err(failed)?,
-            direct: builder().no_proxy().build().map_err(failed)?,
+            clients: Clients::new(settings.stall() + settings.stall() / 2)?,
+            patience: settings.stall() * 3,
             settings: settings.registry.clone(),
             schemes: Mutex::default(),
         })
@@ -106,12 +105,12 @@ impl Registries {
         if let Some(scheme) = known {
             return scheme;
         }
-        let answer = self.direct.get(format!("http://{domain}/v2/")).send().await;
-        let scheme = match answer {
-            Ok(answer) if answer.status() != http::StatusCode::BAD_REQUEST => "http",
-            Ok(_) => "https",
+        let asked = self.clients.for_content(domain).get(format!("http://{domain}/v2/")).send();
+        let scheme = match tokio::time::timeout(self.patience, asked).await {
+            Ok(Ok(answer)) if answer.status() != http::StatusCode::BAD_REQUEST => "http",
+            Ok(Ok(_)) => "https",
             // Nothing is learnt from a host that is away.
-            Err(_) => return "http",
+            Ok(Err(_)) | Err(_) => return "http",
         };
         self.schemes.lock().unwrap_or_else(PoisonError::into_inner).insert(domain.into(), scheme);
         scheme
@@ -119,20 +118,9 @@ impl Registries {
 
     /// A conversation with one host about one repository.
     pub(crate) fn session(&self, host: Host, reference: &Reference, credentials: Option<&Credentials>) -> Session {
-        let loopback = is_loopback(host.name().split('/').next().unwrap_or_default());
-        let http = if loopback { self.direct.clone() } else { self.http.clone() };
         let credentials = if host.mirror_of.is_none() { credentials.cloned() } else { None };
-        Session::new(http, host, reference.path().to_owned(), credentials)
+        Session::new(self.clients.clone(), host, reference.path().to_owned(), credentials, self.patience)
     }
-}
-
-/// Whether a host (with or without a port) is this machine.
-fn is_loopback(domain: &str) -> bool {
-    let host = match domain.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => domain.split(':').next().unwrap_or_default(),
-    };
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -159,5 +147,7 @@ mod tests {
         assert!(is_loopback("localhost:5000") && is_loopback("127.8.8.8") && is_loopback("[::1]:5"));
         assert!(!is_loopback("localhost.example.com") && !is_loopback("10.0.0.1:5000"));
         assert!(registries("[image.registry.'docker.io']\nmirrors = ['mirror.lan']").is_err());
+        let with_password = registries("[image.registry.'docker.io']\nmirrors = ['http://me:secret@mirror.lan']");
+        assert!(!format!("{}", with_password.unwrap_err()).contains("secret"));
     }
 }

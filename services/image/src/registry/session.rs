@@ -10,23 +10,27 @@ use tokio::sync::Mutex;
 
 use super::{
     Host,
-    auth::{self, Credentials, chain},
+    auth::{self, Asking, Credentials},
     challenge::Challenge,
+    clients::{Clients, chain, tls},
 };
 use crate::{error::Error, manifest};
 
 /// How long a registry may ask us to wait; longer is a refusal.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const MAX_ERROR: usize = 16 * 1024;
 
 /// See the module.
 #[derive(Clone)]
 pub(crate) struct Session {
-    http: reqwest::Client,
+    clients: Clients,
     host: Host,
     /// Path of the repository.
     path: String,
     credentials: Option<Credentials>,
+    /// What the host accepts. Held while it is asked for, which takes no longer than `patience`: all requests need it.
     authorization: Arc<Mutex<Option<String>>>,
+    patience: Duration,
 }
 
 impl fmt::Debug for Session {
@@ -52,14 +56,20 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    fn last(error: Error) -> Self {
+    pub(crate) fn last(error: Error) -> Self {
         Self { error, retry: None }
     }
 }
 
 impl Session {
-    pub(super) fn new(http: reqwest::Client, host: Host, path: String, credentials: Option<Credentials>) -> Self {
-        Self { http, host, path, credentials, authorization: Arc::default() }
+    pub(super) fn new(
+        clients: Clients,
+        host: Host,
+        path: String,
+        credentials: Option<Credentials>,
+        patience: Duration,
+    ) -> Self {
+        Self { clients, host, path, credentials, authorization: Arc::default(), patience }
     }
 
     /// Host and port, for people.
@@ -76,34 +86,49 @@ impl Session {
         let mut asked = false;
         loop {
             let authorization = self.authorization.lock().await.clone();
-            let mut request = self.http.get(self.url(rest)).header(header::ACCEPT, accept);
+            let http = self.clients.for_content(self.host.authority());
+            let mut request = http.get(self.url(rest)).header(header::ACCEPT, accept);
             if let Some(authorization) = &authorization {
                 request = request.header(header::AUTHORIZATION, authorization);
             }
             if let Some(from) = range {
                 request = request.header(header::RANGE, format!("bytes={from}-"));
             }
-            let answer = request.send().await.map_err(|error| Attempt {
-                error: Error::Registry { host: self.host().into(), why: chain(&error) },
-                // A host that is away may be back in a moment; a name that does not exist may not.
-                retry: (!error.is_builder()).then_some(Duration::ZERO),
-            })?;
+            let answer = request.send().await.map_err(|error| self.unreachable(error))?;
             let status = answer.status();
-            if status == StatusCode::UNAUTHORIZED && !asked {
+            // Somebody else to whom we were sent does not learn who we are.
+            if status == StatusCode::UNAUTHORIZED && !asked && self.is_own(answer.url()) {
                 asked = true;
-                if self.authorize(&answer, authorization.as_deref()).await.map_err(Attempt::last)? {
+                if self.authorize(&answer, authorization.as_deref()).await? {
                     continue;
                 }
             }
             if status.is_success() {
                 return Ok(answer);
             }
-            return Err(self.refused(answer, rest).await);
+            return Err(self.refused(answer, rest, authorization.as_deref()).await);
+        }
+    }
+
+    fn is_own(&self, url: &reqwest::Url) -> bool {
+        reqwest::Url::parse(&self.host.base).is_ok_and(|own| own.origin() == url.origin())
+    }
+
+    fn unreachable(&self, error: reqwest::Error) -> Attempt {
+        if let Some(error) = tls(&error, self.host.authority()) {
+            return Attempt::last(error);
+        }
+        // A host that is away may be back in a moment; an address that cannot be asked will not change.
+        let hopeless = error.is_builder() || error.is_redirect();
+        let why = if error.is_timeout() { "it does not answer".into() } else { chain(error) };
+        Attempt {
+            error: Error::Registry { host: self.host().into(), why },
+            retry: (!hopeless).then_some(Duration::ZERO),
         }
     }
 
     /// Gets the authorization that the answer asks for; false where there is none to be had.
-    async fn authorize(&self, answer: &Response, used: Option<&str>) -> Result<bool, Error> {
+    async fn authorize(&self, answer: &Response, used: Option<&str>) -> Result<bool, Attempt> {
         let mut current = self.authorization.lock().await;
         if current.as_deref() != used {
             // Another request of this session has just got it.
@@ -112,22 +137,43 @@ impl Session {
         let challenges = answer.headers().get_all(header::WWW_AUTHENTICATE);
         let challenge = challenges.iter().filter_map(|value| value.to_str().ok()).find_map(Challenge::parse);
         let Some(challenge) = challenge else { return Ok(false) };
-        let scope = format!("repository:{}:pull", self.path);
-        *current = auth::answer(&self.http, &challenge, &scope, self.credentials.as_ref(), self.host()).await?;
+        let asking = Asking {
+            host: self.host(),
+            secure: self.host.base.starts_with("https:"),
+            scope: &format!("repository:{}:pull", self.path),
+            credentials: self.credentials.as_ref(),
+        };
+        let answering = auth::answer(&self.clients, &challenge, &asking);
+        *current = tokio::time::timeout(self.patience, answering).await.unwrap_or_else(|_| {
+            Err(Attempt { error: self.slow("its token server's answer"), retry: Some(Duration::ZERO) })
+        })?;
         Ok(current.is_some())
     }
 
-    async fn refused(&self, answer: Response, rest: &str) -> Attempt {
+    fn slow(&self, what: &str) -> Error {
+        let why = format!("{what} took longer than {} s", self.patience.as_secs());
+        Error::Registry { host: self.host().into(), why }
+    }
+
+    async fn refused(&self, answer: Response, rest: &str, authorization: Option<&str>) -> Attempt {
         let status = answer.status();
-        let wait = answer.headers().get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
-        let wait = wait.map_or(Duration::ZERO, Duration::from_secs);
-        let body = limited(answer, 16 * 1024).await.unwrap_or_default();
-        let said = said(&body);
-        let what = format!("{} answered {status}{said} for {rest}", self.host());
+        let wait = retry_after(&answer);
+        // Whoever really answered.
+        let by = match answer.url().host_str() {
+            Some(other) if !self.is_own(answer.url()) => format!("{other}, to which {} sent us,", self.host()),
+            _ => self.host().to_owned(),
+        };
+        let body = tokio::time::timeout(self.patience, limited(answer, MAX_ERROR)).await;
+        let said = said(&body.ok().and_then(Result::ok).unwrap_or_default());
+        let what = format!("{by} answered {status}{said} for {}/{rest}", self.path);
         let host = self.host().to_owned();
         match status {
-            StatusCode::NOT_FOUND => {
-                Attempt::last(Error::ManifestUnknown { reference: format!("{}/{}", self.path, rest), why: what })
+            StatusCode::NOT_FOUND if rest.starts_with("manifests/") => {
+                Attempt::last(Error::ManifestUnknown { reference: format!("{}/{rest}", self.path), why: what })
+            }
+            StatusCode::UNAUTHORIZED if authorization.is_some_and(|used| used.starts_with("Basic ")) => {
+                let who = Credentials::who(self.credentials.as_ref());
+                Attempt::last(Error::Credentials { host, why: format!("{what}, {who}") })
             }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Attempt::last(Error::Denied {
                 repository: self.path.clone(),
@@ -137,7 +183,9 @@ impl Session {
                 error: Error::TooMany { host, why: format!("{status}{said}") },
                 retry: (wait <= LONGEST_WAIT).then_some(wait.max(Duration::from_secs(1))),
             },
-            StatusCode::REQUEST_TIMEOUT => Attempt { error: Error::Registry { host, why: what }, retry: Some(wait) },
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => {
+                Attempt { error: Error::Registry { host, why: what }, retry: Some(wait.min(LONGEST_WAIT)) }
+            }
             status if status.is_server_error() => {
                 Attempt { error: Error::Registry { host, why: what }, retry: Some(wait.min(LONGEST_WAIT)) }
             }
@@ -147,15 +195,21 @@ impl Session {
 
     /// A manifest or index, by tag or digest. What was asked for by digest is verified.
     pub(crate) async fn manifest(&self, target: &str) -> Result<Served, Attempt> {
-        let answer = self.get(&format!("manifests/{target}"), manifest::ACCEPT, None).await?;
-        let text = |name: &str| answer.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
-        let (content_type, announced) = (text("content-type"), text("docker-content-digest"));
-        let bytes = limited(answer, manifest::MAX_BYTES as usize).await.map_err(|why| Attempt {
-            error: Error::Registry { host: self.host().into(), why },
-            retry: Some(Duration::ZERO),
+        let asking = async {
+            let answer = self.get(&format!("manifests/{target}"), manifest::ACCEPT, None).await?;
+            let text =
+                |name: &str| answer.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+            let (content_type, announced) = (text("content-type"), text("docker-content-digest"));
+            let bytes = limited(answer, manifest::MAX_BYTES as usize).await;
+            let bytes = bytes.map_err(|e| e.attempt(self.host(), &format!("the manifest {target}")))?;
+            Ok((bytes, content_type, announced))
+        };
+        let (bytes, content_type, announced) = tokio::time::timeout(self.patience, asking).await.unwrap_or_else(|_| {
+            Err(Attempt { error: self.slow(&format!("the manifest {target}")), retry: Some(Duration::ZERO) })
         })?;
         let mut digest = Digest::sha256(&bytes);
-        for wanted in [target, &announced] {
+        // What was asked for decides in which algorithm the manifest is known from now on.
+        for wanted in [&announced, target] {
             let Ok(wanted) = wanted.parse::<Digest>() else { continue };
             let mut hasher = wanted.algorithm().hasher();
             hasher.update(&bytes);
@@ -172,9 +226,25 @@ impl Session {
     /// A blob, from this offset where the host can. The answer says where it really begins.
     pub(crate) async fn blob(&self, digest: &Digest, from: u64) -> Result<(Response, u64), Attempt> {
         let answer = self.get(&format!("blobs/{digest}"), "*/*", (from > 0).then_some(from)).await?;
-        let begins = if answer.status() == StatusCode::PARTIAL_CONTENT { from } else { 0 };
-        Ok((answer, begins))
+        if answer.status() != StatusCode::PARTIAL_CONTENT {
+            return Ok((answer, 0));
+        }
+        let range = answer.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
+        let begins = range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok());
+        match begins {
+            Some(begins) if begins <= from => Ok((answer, begins)),
+            _ => Err(Attempt::last(Error::Registry {
+                host: self.host().into(),
+                why: format!("it was asked for {digest} from byte {from} and sent {:?}", range.unwrap_or_default()),
+            })),
+        }
     }
+}
+
+/// How long the answer asks us to wait (RFC 9110, section 10.2.3; the form with a date means no wait here).
+pub(super) fn retry_after(answer: &Response) -> Duration {
+    let seconds = answer.headers().get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.trim().parse().ok());
+    seconds.map_or(Duration::ZERO, Duration::from_secs)
 }
 
 /// What a registry says about an error (distribution-spec, "Error Codes"), shortened.
@@ -193,18 +263,40 @@ fn said(body: &[u8]) -> String {
     let errors = serde_json::from_slice::<Errors>(body).map(|e| e.errors).unwrap_or_default();
     let texts: Vec<String> = errors.iter().map(|e| format!("{}: {}", e.code, e.message)).collect();
     if texts.is_empty() {
-        String::new()
-    } else {
-        format!(" ({})", texts.join("; ").chars().take(300).collect::<String>())
+        return String::new();
+    }
+    // What a stranger sends ends up on a terminal.
+    let plain = texts.join("; ").chars().filter(|c| !c.is_control()).take(300).collect::<String>();
+    format!(" ({plain})")
+}
+
+/// Why a body was not read to its end.
+pub(super) enum Unread {
+    Broken(reqwest::Error),
+    TooLong(usize),
+}
+
+impl Unread {
+    pub(super) fn attempt(self, host: &str, what: &str) -> Attempt {
+        match self {
+            Self::Broken(error) => Attempt {
+                error: Error::Registry { host: host.into(), why: format!("{what} broke off: {}", chain(error)) },
+                retry: Some(Duration::ZERO),
+            },
+            Self::TooLong(limit) => {
+                let what = format!("{what} from {host}");
+                Attempt::last(Error::Unusable { what, why: format!("it is longer than {limit} bytes") })
+            }
+        }
     }
 }
 
 /// Reads a whole body that must not be longer than this.
-pub(crate) async fn limited(mut answer: Response, limit: usize) -> Result<Bytes, String> {
+pub(super) async fn limited(mut answer: Response, limit: usize) -> Result<Bytes, Unread> {
     let mut body = bytes::BytesMut::new();
-    while let Some(chunk) = answer.chunk().await.map_err(|e| chain(&e))? {
+    while let Some(chunk) = answer.chunk().await.map_err(Unread::Broken)? {
         if body.len() + chunk.len() > limit {
-            return Err(format!("the answer is longer than {limit} bytes"));
+            return Err(Unread::TooLong(limit));
         }
         body.extend_from_slice(&chunk);
     }

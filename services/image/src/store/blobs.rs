@@ -1,19 +1,36 @@
 //! Content by digest. `blobs/<algorithm>/<hex>` holds what is whole, verified and synced, as an OCI layout does;
-//! `ingest/<algorithm>-<hex>` what is arriving, and `….whole` what is verified but not synced yet.
+//! `ingest/<algorithm>-<hex>` what is arriving, and `….whole` what is verified but not synced yet. A file moves from one to
+//! the next by its name alone, so who has it open, or linked under a name of its own, is not disturbed.
 
 use std::{
-    collections::HashSet,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
 };
 
 use berth_core::{Digest, digest::Algorithm};
-use rustix::fs::{CWD, Mode, OFlags, openat, syncfs};
+use rustix::fs::{CWD, Mode, OFlags, openat, statvfs, syncfs};
 
 use crate::error::Error;
 
 const WHOLE: &str = ".whole";
+
+/// A further name of some content; it goes with this.
+#[derive(Debug)]
+pub(crate) struct Link(PathBuf);
+
+impl Link {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // One that stays behind is swept at the next start.
+        let _ = fs::remove_file(&self.0);
+    }
+}
 
 /// The content store.
 #[derive(Clone, Debug)]
@@ -45,8 +62,34 @@ impl Blobs {
         self.root.join("ingest").join(format!("{}-{}", digest.algorithm().name(), digest.hex()))
     }
 
-    fn whole(&self, digest: &Digest) -> PathBuf {
+    pub(super) fn whole(&self, digest: &Digest) -> PathBuf {
         self.root.join("ingest").join(format!("{}-{}{WHOLE}", digest.algorithm().name(), digest.hex()))
+    }
+
+    /// The digest that a name in `ingest/` stands for; `None` where it is none of content.
+    pub(super) fn ingested(&self, name: &str) -> Option<Digest> {
+        name.strip_suffix(WHOLE).unwrap_or(name).replacen('-', ":", 1).parse().ok()
+    }
+
+    /// Another name for content, wherever it is on its way: the neighbour opens it by this, and no rename comes between.
+    pub(crate) fn link(&self, digest: &Digest) -> Result<Link, Error> {
+        let link = self.root.join("ingest").join(format!("read-{:016x}", rand::random::<u64>()));
+        let partial = self.ingest(digest);
+        let whole = self.places(digest);
+        for place in whole.iter().chain([&partial]).chain(&whole) {
+            match fs::hard_link(place, &link) {
+                Ok(()) => return Ok(Link(link)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::io("cannot link", place)(error)),
+            }
+        }
+        Err(Error::io("cannot find", self.path(digest))(io::ErrorKind::NotFound.into()))
+    }
+
+    /// Bytes that can still be written here.
+    pub(crate) fn free(&self) -> Result<u64, Error> {
+        let stat = statvfs(&self.root).map_err(|error| Error::io("cannot look at", &self.root)(error.into()))?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
     /// A private directory for an archive's contents; left ones are swept at the start.
@@ -58,7 +101,12 @@ impl Blobs {
 
     /// Where verified content can be read; `None` where it is not here.
     pub(crate) fn find(&self, digest: &Digest) -> Option<PathBuf> {
-        [self.path(digest), self.whole(digest)].into_iter().find(|path| path.exists())
+        self.places(digest).into_iter().find(|path| path.exists())
+    }
+
+    /// Where verified content may be. The first comes again: it may move there just after it was looked for.
+    fn places(&self, digest: &Digest) -> [PathBuf; 3] {
+        [self.path(digest), self.whole(digest), self.path(digest)]
     }
 
     /// What arrived is verified.
@@ -76,22 +124,29 @@ impl Blobs {
         fs::rename(file, self.whole(digest)).map_err(Error::io("cannot rename", file))
     }
 
-    /// Puts small content here, verified by its digest, which is given back.
-    pub(crate) fn put(&self, bytes: &[u8]) -> Result<Digest, Error> {
-        let digest = Digest::sha256(bytes);
-        if self.find(&digest).is_none() {
+    /// Puts small content here, of which the digest is known to be right.
+    pub(crate) fn put(&self, digest: &Digest, bytes: &[u8]) -> Result<(), Error> {
+        if self.find(digest).is_none() {
             // Written under a name of its own: two calls may put the same content.
             let new = self.root.join("ingest").join(format!("put-{:016x}", rand::random::<u64>()));
-            fs::write(&new, bytes).map_err(Error::io("cannot write", &new))?;
-            fs::rename(&new, self.whole(&digest)).map_err(Error::io("cannot rename", &new))?;
+            let written = fs::write(&new, bytes).and_then(|()| fs::rename(&new, self.whole(digest)));
+            written.map_err(|error| {
+                let _ = fs::remove_file(&new);
+                Error::io("cannot write", &new)(error)
+            })?;
         }
-        Ok(digest)
+        Ok(())
     }
 
     /// Small content.
     pub(crate) fn read(&self, digest: &Digest) -> Result<Vec<u8>, Error> {
-        let path = self.find(digest).unwrap_or_else(|| self.path(digest));
-        fs::read(&path).map_err(Error::io("cannot read", path))
+        for place in self.places(digest) {
+            match fs::read(&place) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                read => return read.map_err(Error::io("cannot read", place)),
+            }
+        }
+        Err(Error::io("cannot read", self.path(digest))(io::ErrorKind::NotFound.into()))
     }
 
     /// Makes all of this durable: one sync of the file system, then the names.
@@ -119,62 +174,4 @@ impl Blobs {
         }
         Ok(())
     }
-
-    /// Deletes content.
-    pub(crate) fn remove(&self, digest: &Digest) -> Result<(), Error> {
-        for path in [self.path(digest), self.whole(digest)] {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::io("cannot remove", path)(error));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Deletes what no image refers to. Partial content stays for a day, so that a pull can go on.
-    pub(crate) fn sweep(&self, referenced: &HashSet<Digest>) -> Result<(), Error> {
-        const KEPT: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
-        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-            for (path, name) in list(&self.root.join("blobs").join(algorithm.name()))? {
-                let known = format!("{}:{name}", algorithm.name()).parse().is_ok_and(|d| referenced.contains(&d));
-                if !known {
-                    fs::remove_file(&path).map_err(Error::io("cannot remove", &path))?;
-                }
-            }
-        }
-        for (path, name) in list(&self.root.join("ingest"))? {
-            if name.starts_with("load-") {
-                fs::remove_dir_all(&path).map_err(Error::io("cannot remove", &path))?;
-                continue;
-            }
-            let metadata = path.symlink_metadata().map_err(Error::io("cannot look at", &path))?;
-            let old = metadata.modified().ok().and_then(|time| time.elapsed().ok()).is_none_or(|age| age > KEPT);
-            // What was verified but not synced may have lost bytes with the power.
-            if old || name.ends_with(WHOLE) || name.starts_with("put-") {
-                fs::remove_file(&path).map_err(Error::io("cannot remove", &path))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Count and bytes of whole content, then of partial content.
-    pub(crate) fn usage(&self) -> Result<[(u64, u64); 2], Error> {
-        let mut usage = [(0, 0); 2];
-        for (slot, directory) in [(0, "blobs/sha256"), (0, "blobs/sha512"), (1, "ingest")] {
-            for (path, _) in list(&self.root.join(directory))? {
-                usage[slot].0 += 1;
-                usage[slot].1 += path.symlink_metadata().map_or(0, |metadata| metadata.len());
-            }
-        }
-        Ok(usage)
-    }
-}
-
-fn list(directory: &Path) -> Result<Vec<(PathBuf, String)>, Error> {
-    let read = || -> io::Result<Vec<(PathBuf, String)>> {
-        fs::read_dir(directory)?.map(|e| e.map(|e| (e.path(), e.file_name().to_string_lossy().into_owned()))).collect()
-    };
-    read().map_err(Error::io("cannot list", directory))
 }

@@ -1,12 +1,15 @@
 //! What the image service keeps: content by digest, and records of images.
 
 mod blobs;
+mod configs;
+mod garbage;
 mod records;
 
 use std::{fs, path::Path};
 
 pub(crate) use blobs::Blobs;
-pub(crate) use records::{Record, Records};
+pub(crate) use configs::{Configs, Stored};
+pub(crate) use records::{All, Record, Records};
 
 use crate::error::Error;
 
@@ -15,6 +18,7 @@ use crate::error::Error;
 pub(crate) struct Store {
     pub(crate) blobs: Blobs,
     pub(crate) records: Records,
+    pub(crate) configs: Configs,
 }
 
 impl Store {
@@ -25,7 +29,7 @@ impl Store {
         fs::set_permissions(root, mode).map_err(Error::io("cannot set the mode of", root))?;
         let blobs = Blobs::open(root)?;
         let records = Records::open(root)?;
-        blobs.sweep(&records.referenced())?;
-        Ok(Self { blobs, records })
+        blobs.recover(records.complete().then(|| records.referenced()).as_ref())?;
+        Ok(Self { blobs, records, configs: Configs::default() })
     }
 }
