@@ -1,6 +1,8 @@
 //! containerd's filter expressions, as far as snapshots have fields: `kind==committed`, `name~=re`, `labels."a"!=b`,
 //! joined by commas (and); several filters are alternatives.
 
+use regex_lite::Regex;
+
 use crate::{error::Error, record::Snapshot};
 
 /// One filter: all of its conditions must hold.
@@ -9,7 +11,6 @@ pub(crate) struct Filter(Vec<Condition>);
 struct Condition {
     field: Field,
     operator: Operator,
-    value: String,
 }
 
 enum Field {
@@ -19,11 +20,11 @@ enum Field {
     Label(String),
 }
 
-#[derive(PartialEq)]
 enum Operator {
     Present,
-    Equal,
-    NotEqual,
+    Equal(String),
+    NotEqual(String),
+    Matches(Regex),
 }
 
 impl Filter {
@@ -35,21 +36,21 @@ impl Filter {
         while !rest.is_empty() {
             let (field, after) =
                 field(rest).ok_or_else(|| fail("the field is not name, parent, kind or labels.\"KEY\""))?;
+            let given = |after| word(after).ok_or_else(|| fail("a quoted value is not closed"));
             let (operator, after) = if let Some(after) = after.strip_prefix("==") {
-                (Operator::Equal, after)
+                let (value, after) = given(after)?;
+                (Operator::Equal(value), after)
             } else if let Some(after) = after.strip_prefix("!=") {
-                (Operator::NotEqual, after)
-            } else if after.starts_with("~=") {
-                return Err(fail("regular expressions are not supported; use == or !="));
+                let (value, after) = given(after)?;
+                (Operator::NotEqual(value), after)
+            } else if let Some(after) = after.strip_prefix("~=") {
+                let (value, after) = given(after)?;
+                let regex = Regex::new(&value).map_err(|_| fail("the regular expression is malformed"))?;
+                (Operator::Matches(regex), after)
             } else {
                 (Operator::Present, after)
             };
-            let (value, after) = if operator == Operator::Present {
-                (String::new(), after)
-            } else {
-                word(after).ok_or_else(|| fail("a quoted value is not closed"))?
-            };
-            conditions.push(Condition { field, operator, value });
+            conditions.push(Condition { field, operator });
             rest = match after.strip_prefix(',') {
                 Some(after) => after,
                 None if after.is_empty() => after,
@@ -68,10 +69,11 @@ impl Filter {
                 Field::Kind => Some(snapshot.kind.name()),
                 Field::Label(key) => snapshot.labels.get(key).map(String::as_str),
             };
-            match condition.operator {
+            match &condition.operator {
                 Operator::Present => value.is_some_and(|value| !value.is_empty()),
-                Operator::Equal => value.unwrap_or_default() == condition.value,
-                Operator::NotEqual => value.unwrap_or_default() != condition.value,
+                Operator::Equal(wanted) => value.unwrap_or_default() == wanted,
+                Operator::NotEqual(unwanted) => value.unwrap_or_default() != unwanted,
+                Operator::Matches(regex) => regex.is_match(value.unwrap_or_default()),
             }
         })
     }
@@ -87,12 +89,66 @@ fn field(text: &str) -> Option<(Field, &str)> {
     Some((Field::Label(key), rest))
 }
 
-/// A quoted text, or everything up to an operator or a comma.
+/// A quoted text, in which a backslash takes the next character as it is, or everything up to an operator or a comma.
 fn word(text: &str) -> Option<(String, &str)> {
-    if let Some(rest) = text.strip_prefix('"') {
-        let end = rest.find('"')?;
-        return Some((rest[..end].to_owned(), &rest[end + 1..]));
+    let Some(rest) = text.strip_prefix('"') else {
+        let end = text.find([',', '=', '!', '~']).unwrap_or(text.len());
+        return Some((text[..end].to_owned(), &text[end..]));
+    };
+    let (mut word, mut characters) = (String::new(), rest.char_indices());
+    loop {
+        match characters.next()? {
+            (end, '"') => return Some((word, &rest[end + 1..])),
+            (_, '\\') => word.push(characters.next()?.1),
+            (_, character) => word.push(character),
+        }
     }
-    let end = text.find([',', '=', '!', '~']).unwrap_or(text.len());
-    Some((text[..end].to_owned(), &text[end..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        directory::Id,
+        record::{Kind, Time},
+    };
+
+    fn admits(filter: &str) -> bool {
+        let snapshot = Snapshot {
+            kind: Kind::Committed,
+            parent: Some("below".into()),
+            directory: Id(1),
+            over: None,
+            diff_id: None,
+            labels: [("a.b/c".to_owned(), "x,\"y\"".to_owned())].into(),
+            created: Time(0),
+            updated: Time(0),
+        };
+        Filter::parse(filter).is_ok_and(|filter| filter.admits("name", &snapshot))
+    }
+
+    #[test]
+    fn conditions_are_joined_by_and() {
+        for filter in [
+            "",
+            "name==name",
+            "kind==committed,parent==below",
+            "name~=^na.e$",
+            r#"labels."a.b/c"=="x,\"y\"""#,
+            r#"labels."a.b/c""#,
+            "labels.other!=x",
+        ] {
+            assert!(admits(filter), "{filter}");
+        }
+        for filter in ["name==other", "kind==committed,parent==x", "name~=^x", "labels.other", "name!=name"] {
+            assert!(!admits(filter), "{filter}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_filter_is_refused() {
+        for filter in ["what==x", "name==x kind==y", r#"labels."a"#, r#"name=="x"#, "name~=(", "name=x"] {
+            assert!(Filter::parse(filter).is_err(), "{filter}");
+        }
+    }
 }

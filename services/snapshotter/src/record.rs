@@ -41,6 +41,9 @@ pub(crate) struct Snapshot {
     pub(crate) parent: Option<String>,
     /// Where its own files are.
     pub(crate) directory: Id,
+    /// A directory that this one only completes, and that lies right below it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) over: Option<Id>,
     /// The layer that the directory is, where it is one of an image.
     pub(crate) diff_id: Option<Digest>,
     pub(crate) labels: BTreeMap<String, String>,
@@ -56,6 +59,20 @@ pub(crate) struct Layer {
     pub(crate) tar_bytes: u64,
     /// Bytes of the files, and how many there are.
     pub(crate) usage: Usage,
+    #[serde(default)]
+    pub(crate) open: Open,
+}
+
+/// What a layer leaves open until it is known what it is stacked on. Paths are relative to its root, which is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Open {
+    /// Directories that its entries are in and that it does not describe: where the layers below have them, they stay
+    /// as they are there.
+    pub(crate) undescribed: Vec<Vec<u8>>,
+    /// Directories that hold white-outs. overlayfs lists those of a directory that no other layer has.
+    pub(crate) hiding: Vec<Vec<u8>>,
+    /// Hard links, and the file of a layer below that each is one to.
+    pub(crate) links: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// Disk use.

@@ -3,12 +3,13 @@
 
 use std::{
     collections::HashMap,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use berth_core::Digest;
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
 const SNAPSHOTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("snapshots");
 const LAYERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("layers");
 const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
-/// The next directory's number.
+/// The next directory's number. A store without it was never used.
 const NEXT: &str = "next";
 
 /// All records, as the store has them.
@@ -28,26 +29,25 @@ const NEXT: &str = "next";
 pub(crate) struct Records {
     pub(crate) snapshots: HashMap<String, Snapshot>,
     pub(crate) layers: HashMap<Digest, Layer>,
-    pub(crate) next: u64,
+    pub(crate) next: Option<u64>,
 }
 
-/// What one transaction changes.
+/// What one transaction changes: first what goes, then what comes.
 #[derive(Debug, Default)]
 pub(crate) struct Change {
-    pub(crate) put_snapshots: Vec<(String, Snapshot)>,
     pub(crate) remove_snapshots: Vec<String>,
-    pub(crate) put_layers: Vec<(Digest, Layer)>,
+    pub(crate) put_snapshots: Vec<(String, Snapshot)>,
     pub(crate) remove_layers: Vec<Digest>,
-    pub(crate) next: u64,
+    pub(crate) put_layers: Vec<(Digest, Layer)>,
 }
 
 /// What lies beside a directory's files.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Copy {
-    /// The directory is a layer's. Snapshots that share it are made again when an image is composed again.
+    /// The directory is a layer's.
     Layer { diff_id: Digest, layer: Layer },
-    /// The directory is a snapshot's own.
+    /// The directory is a snapshot's: its own, or a layer's that the snapshot is of.
     Snapshot { name: String, snapshot: Snapshot },
 }
 
@@ -55,104 +55,156 @@ pub(crate) enum Copy {
 #[derive(Debug)]
 pub(crate) struct Store {
     path: PathBuf,
-    database: Database,
+    /// `None` after a failure of the disk, which makes an open store useless; the next commit opens it again.
+    database: Mutex<Option<Database>>,
 }
 
 impl Store {
-    /// Opens the store at `path`, or makes it, and reads everything.
+    /// Opens the store at `path`, or makes it, and reads everything. A store that is damaged, or empty beside
+    /// directories, is rebuilt from them.
     pub(crate) fn open(path: &Path, directories: &Directories) -> Result<(Self, Records), Error> {
-        match Self::try_open(path) {
-            Ok(opened) => return Ok(opened),
-            Err(error) if !path.exists() => return Err(error),
-            Err(error) => {
+        let (store, mut records) = match Self::try_open(path) {
+            Ok(opened) => opened,
+            Err(error) if is_damage(&error) => {
                 let aside = path.with_extension(format!("redb.damaged-{}", Time::now().0));
+                let error = Error::store(path)(error);
                 tracing::error!(%error, aside = %aside.display(), "the store is damaged; it is moved aside and rebuilt");
                 fs::rename(path, &aside).map_err(Error::io("cannot move aside", path))?;
+                Self::try_open(path).map_err(Error::store(path))?
             }
-        }
-        let (store, mut records) = Self::try_open(path)?;
-        rebuild(&mut records, directories)?;
-        let change = Change {
-            put_snapshots: records.snapshots.iter().map(|(n, s)| (n.clone(), s.clone())).collect(),
-            put_layers: records.layers.iter().map(|(d, l)| (d.clone(), l.clone())).collect(),
-            next: records.next,
-            ..Change::default()
+            Err(error) => return Err(Error::store(path)(error)),
         };
-        store.commit(&change)?;
+        if records.next.is_none() {
+            rebuild(&mut records, directories)?;
+            let change = Change {
+                put_snapshots: records.snapshots.iter().map(|(n, s)| (n.clone(), s.clone())).collect(),
+                put_layers: records.layers.iter().map(|(d, l)| (d.clone(), l.clone())).collect(),
+                ..Change::default()
+            };
+            store.commit(&change, records.next.unwrap_or(1))?;
+        }
         Ok((store, records))
     }
 
-    fn try_open(path: &Path) -> Result<(Self, Records), Error> {
-        let failed = |source: redb::Error| Error::Store { path: path.into(), source: source.into() };
-        let database = Database::create(path).map_err(|e| failed(e.into()))?;
-        let store = Self { path: path.into(), database };
-        store.commit(&Change::default())?;
-        let records = store.read().map_err(failed)?;
-        Ok((store, records))
+    fn try_open(path: &Path) -> Result<(Self, Records), redb::Error> {
+        let database = Database::create(path)?;
+        let records = read(&database)?;
+        Ok((Self { path: path.into(), database: Mutex::new(Some(database)) }, records))
     }
 
-    fn read(&self) -> Result<Records, redb::Error> {
-        let transaction = self.database.begin_read()?;
-        let mut records = Records::default();
-        for row in transaction.open_table(SNAPSHOTS)?.iter()? {
-            let (name, value) = row?;
-            records.snapshots.insert(name.value().to_owned(), decode(value.value())?);
+    /// Commits a change, and the number of the next directory; durable when this answers.
+    pub(crate) fn commit(&self, change: &Change, next: u64) -> Result<(), Error> {
+        let mut held = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = |error: redb::Error| Error::store(&self.path)(error);
+        let database = match held.take() {
+            Some(database) => database,
+            None => Database::create(&self.path).map_err(|error| failed(error.into()))?,
+        };
+        match commit(&database, change, next) {
+            Ok(()) => {
+                *held = Some(database);
+                Ok(())
+            }
+            Err(error) => {
+                if !matches!(error, redb::Error::Io(_) | redb::Error::PreviousIo) {
+                    *held = Some(database);
+                }
+                Err(failed(error))
+            }
         }
-        for row in transaction.open_table(LAYERS)?.iter()? {
-            let (name, value) = row?;
-            let digest = name.value().parse().map_err(|_| corrupted("a layer's name is no digest"))?;
-            records.layers.insert(digest, decode(value.value())?);
-        }
-        records.next = transaction.open_table(NUMBERS)?.get(NEXT)?.map_or(1, |next| next.value());
-        Ok(records)
     }
+}
 
-    /// Commits a change; it is durable when this answers.
-    pub(crate) fn commit(&self, change: &Change) -> Result<(), Error> {
-        self.try_commit(change).map_err(|source| Error::Store { path: self.path.clone(), source: source.into() })
+/// Whether the store itself is at fault, and not who may open it, or the disk.
+fn is_damage(error: &redb::Error) -> bool {
+    match error {
+        redb::Error::Corrupted(_) | redb::Error::RepairAborted | redb::Error::UpgradeRequired(_) => true,
+        redb::Error::Io(error) => matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof),
+        redb::Error::TableTypeMismatch { .. } | redb::Error::TypeDefinitionChanged { .. } => true,
+        _ => false,
     }
+}
 
-    fn try_commit(&self, change: &Change) -> Result<(), redb::Error> {
-        let transaction = self.database.begin_write()?;
-        {
-            let mut snapshots = transaction.open_table(SNAPSHOTS)?;
-            for name in &change.remove_snapshots {
-                snapshots.remove(name.as_str())?;
-            }
-            for (name, snapshot) in &change.put_snapshots {
-                snapshots.insert(name.as_str(), encode(snapshot)?.as_slice())?;
-            }
-            let mut layers = transaction.open_table(LAYERS)?;
-            for digest in &change.remove_layers {
-                layers.remove(digest.to_string().as_str())?;
-            }
-            for (digest, layer) in &change.put_layers {
-                layers.insert(digest.to_string().as_str(), encode(layer)?.as_slice())?;
-            }
-            let mut numbers = transaction.open_table(NUMBERS)?;
-            let stored = numbers.get(NEXT)?.map_or(1, |next| next.value());
-            numbers.insert(NEXT, change.next.max(stored))?;
-        }
-        transaction.commit()?;
-        Ok(())
+fn read(database: &Database) -> Result<Records, redb::Error> {
+    // Makes the tables of a new store.
+    let transaction = database.begin_write()?;
+    (transaction.open_table(SNAPSHOTS)?, transaction.open_table(LAYERS)?, transaction.open_table(NUMBERS)?);
+    transaction.commit()?;
+    let transaction = database.begin_read()?;
+    let mut records = Records::default();
+    for row in transaction.open_table(SNAPSHOTS)?.iter()? {
+        let (name, value) = row?;
+        records.snapshots.insert(name.value().to_owned(), decode(value.value())?);
     }
+    for row in transaction.open_table(LAYERS)?.iter()? {
+        let (name, value) = row?;
+        let digest = name.value().parse().map_err(|_| corrupted("a layer's name is no digest"))?;
+        records.layers.insert(digest, decode(value.value())?);
+    }
+    records.next = transaction.open_table(NUMBERS)?.get(NEXT)?.map(|next| next.value());
+    Ok(records)
+}
+
+fn commit(database: &Database, change: &Change, next: u64) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut snapshots = transaction.open_table(SNAPSHOTS)?;
+        for name in &change.remove_snapshots {
+            snapshots.remove(name.as_str())?;
+        }
+        for (name, snapshot) in &change.put_snapshots {
+            snapshots.insert(name.as_str(), encode(snapshot)?.as_slice())?;
+        }
+        let mut layers = transaction.open_table(LAYERS)?;
+        for digest in &change.remove_layers {
+            layers.remove(digest.to_string().as_str())?;
+        }
+        for (digest, layer) in &change.put_layers {
+            layers.insert(digest.to_string().as_str(), encode(layer)?.as_slice())?;
+        }
+        let mut numbers = transaction.open_table(NUMBERS)?;
+        let stored = numbers.get(NEXT)?.map_or(1, |next| next.value());
+        numbers.insert(NEXT, next.max(stored))?;
+    }
+    Ok(transaction.commit()?)
 }
 
 fn rebuild(records: &mut Records, directories: &Directories) -> Result<(), Error> {
     let all = directories.all().map_err(Error::io("cannot list", directories.base()))?;
+    let mut next = 1;
     for id in all {
-        records.next = records.next.max(id.0 + 1);
-        match directories.described::<Copy>(id) {
-            Some(Copy::Layer { diff_id, layer }) if layer.directory == id => {
-                records.layers.insert(diff_id, layer);
+        next = next.max(id.0.saturating_add(1));
+        let copies = directories.described::<Copy>(id);
+        if copies.is_empty() {
+            tracing::warn!(directory = %id, "a directory without a record is not taken over");
+        }
+        for copy in copies {
+            match copy {
+                Copy::Layer { diff_id, layer } if layer.directory == id => {
+                    records.layers.insert(diff_id, layer);
+                }
+                Copy::Snapshot { name, snapshot } if snapshot.directory == id => {
+                    records.snapshots.insert(name, snapshot);
+                }
+                _ => tracing::warn!(directory = %id, "a record that lies in another's directory is not taken over"),
             }
-            Some(Copy::Snapshot { name, snapshot }) if snapshot.directory == id => {
-                records.snapshots.insert(name, snapshot);
-            }
-            _ => tracing::warn!(directory = %id, "a directory without a record is not taken over"),
         }
     }
-    Ok(())
+    records.next = Some(next);
+    // What is stacked on something that could not be taken over cannot be used.
+    loop {
+        let lost = |s: &Snapshot| s.parent.as_ref().is_some_and(|parent| !records.snapshots.contains_key(parent));
+        let torn = |s: &Snapshot| s.diff_id.as_ref().is_some_and(|diff_id| !records.layers.contains_key(diff_id));
+        let gone: Vec<String> =
+            records.snapshots.iter().filter(|(_, s)| lost(s) || torn(s)).map(|(name, _)| name.clone()).collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        for name in gone {
+            tracing::error!(snapshot = name, "what it is stacked on is gone; it is forgotten");
+            records.snapshots.remove(&name);
+        }
+    }
 }
 
 fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, redb::Error> {
@@ -164,13 +216,59 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, redb::Error> {
 }
 
 fn corrupted(why: &str) -> redb::Error {
-    redb::StorageError::Corrupted(why.to_owned()).into()
+    StorageError::Corrupted(why.to_owned()).into()
+}
+
+/// What the disk said, where it was the disk that failed.
+pub(crate) fn disk_error(error: &redb::Error) -> Option<&io::Error> {
+    match error {
+        redb::Error::Io(error) => Some(error),
+        _ => None,
+    }
 }
 
 impl Records {
-    /// A number for a new directory.
-    pub(crate) fn number(&mut self) -> Id {
-        self.next = self.next.max(1) + 1;
-        Id(self.next - 1)
+    /// Takes a change over that the store has committed.
+    pub(crate) fn apply(&mut self, change: Change) {
+        for name in &change.remove_snapshots {
+            self.snapshots.remove(name);
+        }
+        self.snapshots.extend(change.put_snapshots);
+        for diff_id in &change.remove_layers {
+            self.layers.remove(diff_id);
+        }
+        self.layers.extend(change.put_layers);
+    }
+
+    /// One snapshot.
+    pub(crate) fn snapshot(&self, name: &str) -> Result<&Snapshot, Error> {
+        self.snapshots.get(name).ok_or_else(|| Error::NotFound { name: name.into() })
+    }
+
+    /// The name can be given to a new snapshot.
+    pub(crate) fn free(&self, name: &str) -> Result<(), Error> {
+        if name.is_empty() {
+            return Err(Error::EmptyName);
+        }
+        match self.snapshots.contains_key(name) {
+            true => Err(Error::AlreadyExists { name: name.into() }),
+            false => Ok(()),
+        }
+    }
+
+    /// The directories below a snapshot with this parent, nearest first.
+    pub(crate) fn lower(&self, name: &str, parent: Option<&str>) -> Result<Vec<Id>, Error> {
+        let mut lower = Vec::new();
+        let mut next = parent;
+        while let Some(parent) = next {
+            let snapshot = self.snapshot(parent)?;
+            if snapshot.kind != crate::record::Kind::Committed {
+                return Err(Error::ParentNotCommitted { name: name.into(), parent: parent.into() });
+            }
+            lower.push(snapshot.directory);
+            lower.extend(snapshot.over);
+            next = snapshot.parent.as_deref();
+        }
+        Ok(lower)
     }
 }

@@ -10,6 +10,7 @@ use berth_proto::containerd::types::Mount;
 use crate::{
     directory::{Directories, Id},
     error::Error,
+    record::Open,
     settings::Choice,
 };
 
@@ -18,26 +19,50 @@ pub(crate) trait Driver: Send + Sync + std::fmt::Debug {
     /// As it is configured and shown.
     fn name(&self) -> &'static str;
 
+    /// Whether a snapshot's own directory says the same on top of others than on top of nothing.
+    fn rebases(&self) -> bool;
+
     /// Makes the directory of a snapshot that will be written to, on top of these.
     fn prepare(&self, directories: &Directories, id: Id, lower: &[Id]) -> Result<(), Error>;
 
     /// How to mount a snapshot: its own directory, unless it is a view, on top of these.
     fn mounts(&self, directories: &Directories, own: Option<Id>, lower: &[Id]) -> Vec<Mount>;
 
-    /// The directory that a committed snapshot of `layer` on top of `parent` has: the layer's own, or one made as `new`.
-    fn compose(&self, directories: &Directories, new: Id, layer: Id, parent: Option<Id>) -> Result<Id, Error>;
+    /// The directory of a committed snapshot of `layer` on top of these.
+    fn compose(
+        &self,
+        directories: &Directories,
+        new: Id,
+        layer: Id,
+        open: &Open,
+        lower: &[Id],
+    ) -> Result<Composed, Error>;
 }
 
-/// The driver that was asked for, or the best that works in `base`'s parent.
+/// Which directories a committed snapshot consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Composed {
+    /// The layer's own.
+    Layer,
+    /// The new one, which holds everything.
+    New,
+    /// The new one, with what only this stack has, over the layer's own.
+    Over,
+}
+
+/// The driver that was asked for, or the best that works in `root`.
 pub(crate) fn choose(choice: Choice, root: &Path) -> Result<Box<dyn Driver>, Error> {
+    if choice == Choice::Vfs {
+        return Ok(Box::new(vfs::Vfs));
+    }
     match (choice, overlay2::probe(root)) {
-        (Choice::Vfs, _) => Ok(Box::new(vfs::Vfs)),
         (_, Ok(())) => Ok(Box::new(overlay2::Overlay2)),
-        (Choice::Overlay2, Err(why)) => Err(Error::Driver { driver: "overlay2", path: root.into(), why }),
-        (Choice::Auto, Err(why)) => {
+        (Choice::Auto, Err(why)) if !root.join("overlay2").exists() => {
             tracing::warn!(root = %root.display(), why, "overlay2 does not work here; layers are copied (vfs)");
             Ok(Box::new(vfs::Vfs))
         }
+        // Another driver would not show the images and containers that are there.
+        (_, Err(why)) => Err(Error::Driver { driver: "overlay2", path: root.into(), why }),
     }
 }
 

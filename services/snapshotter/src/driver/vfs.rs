@@ -1,15 +1,14 @@
 //! vfs: every snapshot is a whole copy. Slow and large, but it works on any file system; where the file system can share
 //! blocks between files (reflink), the copies share them.
 
-use std::path::Path;
-
 use berth_proto::containerd::types::Mount;
 
-use super::{Driver, bind};
+use super::{Composed, Driver, bind};
 use crate::{
     directory::{Directories, Id},
     error::Error,
-    layer::copy,
+    layer::{copy, settle},
+    record::Open,
 };
 
 #[derive(Debug)]
@@ -18,6 +17,10 @@ pub(crate) struct Vfs;
 impl Driver for Vfs {
     fn name(&self) -> &'static str {
         "vfs"
+    }
+
+    fn rebases(&self) -> bool {
+        false
     }
 
     fn prepare(&self, directories: &Directories, id: Id, lower: &[Id]) -> Result<(), Error> {
@@ -29,22 +32,24 @@ impl Driver for Vfs {
     }
 
     fn mounts(&self, directories: &Directories, own: Option<Id>, lower: &[Id]) -> Vec<Mount> {
-        let source = match (own, lower.first()) {
-            (Some(own), _) => directories.files(own),
-            (None, Some(parent)) => directories.files(*parent),
-            // A view of nothing: an empty directory that cannot be written to.
-            (None, None) => Path::new("/var/empty").to_owned(),
-        };
-        vec![bind(&source, own.is_none())]
+        own.or(lower.first().copied()).map(|id| bind(&directories.files(id), own.is_none())).into_iter().collect()
     }
 
-    fn compose(&self, directories: &Directories, new: Id, layer: Id, parent: Option<Id>) -> Result<Id, Error> {
+    fn compose(
+        &self,
+        directories: &Directories,
+        new: Id,
+        layer: Id,
+        open: &Open,
+        lower: &[Id],
+    ) -> Result<Composed, Error> {
         directories.make(new, false)?;
         let files = directories.files(new);
-        if let Some(parent) = parent {
-            copy::tree(&directories.files(parent), &files)?;
+        if let Some(parent) = lower.first() {
+            copy::tree(&directories.files(*parent), &files)?;
         }
-        copy::layer(&directories.files(layer), &files)?;
-        Ok(new)
+        copy::layer(&directories.files(layer), &files, open)?;
+        settle::links(&files, open)?;
+        Ok(Composed::New)
     }
 }

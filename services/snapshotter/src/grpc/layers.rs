@@ -1,6 +1,12 @@
 //! `berth.snapshotter.v1`
 
-use std::{collections::BTreeMap, fs::File, pin::Pin, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    path::Path,
+    pin::{Pin, pin},
+    sync::Arc,
+};
 
 use berth_core::Digest;
 use berth_proto::berth::snapshotter::v1::{
@@ -8,7 +14,8 @@ use berth_proto::berth::snapshotter::v1::{
     DiskUsageResponse, LayerUsage, StatRequest, StatResponse, apply_request, apply_response, layers_server,
 };
 use futures::Stream;
-use tokio::sync::mpsc;
+use rustix::fs::{Mode, OFlags};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -19,15 +26,19 @@ use crate::{
     snapshotter::{Snapshotter, Turn},
 };
 
-pub(crate) struct Layers(Arc<Snapshotter>);
+/// Layers that are laid down at once. Each may wait long for its blob, on a thread of its own; there must be some left for
+/// the other calls.
+const PLACES: usize = 64;
+
+pub(crate) struct Layers(Arc<Snapshotter>, Arc<Semaphore>);
 
 impl Layers {
     pub(crate) fn new(snapshotter: Arc<Snapshotter>) -> Self {
-        Self(snapshotter)
+        Self(snapshotter, Arc::new(Semaphore::new(PLACES)))
     }
 }
 
-type Answers = Pin<Box<dyn Stream<Item = Result<ApplyResponse, Status>> + Send>>;
+type Answers = Pin<Box<dyn Stream<Item = Answer> + Send>>;
 
 #[tonic::async_trait]
 impl layers_server::Layers for Layers {
@@ -39,12 +50,15 @@ impl layers_server::Layers for Layers {
             return Err(status(Error::Request("the first message of Apply is start")));
         };
         let diff_id: Digest = start.diff_id.parse().map_err(Error::from).map_err(status)?;
+        // Opened at once, so that a later rename does no harm, however long this call waits for its turn.
+        let blob = blocking(&self.0, move |_| open(&start)).await?;
         let snapshotter = Arc::clone(&self.0);
+        let places = Arc::clone(&self.1);
         let (answers, stream) = mpsc::channel(4);
         let span = tracing::Span::current();
         tokio::spawn(tracing::Instrument::instrument(
             async move {
-                let answer = lay_down(&snapshotter, start, diff_id, messages).await;
+                let answer = lay_down(&snapshotter, &places, blob, diff_id, messages, &answers).await;
                 let answer = answer.map(|done| ApplyResponse { message: Some(apply_response::Message::Done(done)) });
                 // A caller that went away needs no answer.
                 let _ = answers.send(answer.map_err(status)).await;
@@ -88,15 +102,34 @@ fn digests(texts: &[String]) -> Result<Vec<Digest>, Status> {
     texts.iter().map(|text| text.parse().map_err(Error::from).map_err(status)).collect()
 }
 
+/// Opens the blob's file, and nothing else than a file.
+fn open(start: &ApplyStart) -> Result<File, Error> {
+    let path = Path::new(&start.path);
+    if !path.is_absolute() {
+        return Err(Error::Request("the path of a blob is absolute"));
+    }
+    // A FIFO would otherwise hold this up until somebody writes to it.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let failed = || Error::io("cannot open the blob", path);
+    let blob = File::from(rustix::fs::open(path, flags, Mode::empty()).map_err(|error| failed()(error.into()))?);
+    if blob.metadata().map_err(failed())?.is_file() { Ok(blob) } else { Err(Error::Request("the blob is no file")) }
+}
+
+type Answer = Result<ApplyResponse, Status>;
+
 /// Lays a layer down, or waits for the call that does.
 async fn lay_down(
     snapshotter: &Arc<Snapshotter>,
-    start: ApplyStart,
+    places: &Arc<Semaphore>,
+    blob: File,
     diff_id: Digest,
     mut messages: Streaming<ApplyRequest>,
+    answers: &mpsc::Sender<Answer>,
 ) -> Result<ApplyDone, Error> {
     // What is said while another call is at work holds for this one's own turn as well.
     let heard = Arc::new(Arrival::default());
+    // Whoever waits goes on listening, so that a caller that goes away is not waited for.
+    let mut waiting = true;
     let claim = loop {
         let mut other = match snapshotter.turn(&diff_id) {
             Turn::Here(size) => return Ok(ApplyDone { size, existed: true }),
@@ -106,35 +139,59 @@ async fn lay_down(
         tokio::select! {
             // It closes, whatever became of the other call.
             _ = other.changed() => {}
-            message = messages.message() => match message {
-                Ok(Some(message)) => hear(&heard, message),
-                Ok(None) | Err(_) => return Err(Error::Interrupted { diff_id: diff_id.to_string() }),
+            heard = listen(&mut messages, &heard), if waiting => {
+                waiting = heard;
             }
         }
+        if heard.abandoned() {
+            return Err(Error::Interrupted { diff_id: diff_id.to_string() });
+        }
     };
-    let arrival = Arc::clone(&heard);
+    let mut place = pin!(Arc::clone(places).acquire_owned());
+    let place = loop {
+        tokio::select! {
+            place = &mut place => break place.map_err(|_| Error::Panicked { what: "the service" })?,
+            heard = listen(&mut messages, &heard), if waiting => waiting = heard,
+        }
+        if heard.abandoned() {
+            return Err(Error::Interrupted { diff_id: diff_id.to_string() });
+        }
+    };
+    let mut consumed = heard.consumed();
     let mut working = tokio::task::spawn_blocking({
-        let snapshotter = Arc::clone(snapshotter);
+        let (snapshotter, arrival, span) = (Arc::clone(snapshotter), Arc::clone(&heard), tracing::Span::current());
         move || {
-            let blob = File::open(&start.path).map_err(Error::io("cannot open the blob", &start.path))?;
-            snapshotter.apply(&claim, blob, &arrival)
+            let _place = place;
+            span.in_scope(|| snapshotter.apply(&claim, blob, &arrival))
         }
     });
-    let mut listening = true;
     loop {
         tokio::select! {
             result = &mut working => {
                 let size = result.unwrap_or(Err(Error::Panicked { what: "unpacking" }))?;
                 return Ok(ApplyDone { size, existed: false });
             }
-            message = messages.message(), if listening => match message {
-                Ok(Some(message)) => hear(&heard, message),
-                Ok(None) | Err(_) => {
-                    // After `finish` this changes nothing: the first end counts.
-                    heard.end(End::Abandoned);
-                    listening = false;
-                }
-            },
+            more = listen(&mut messages, &heard), if waiting => waiting = more,
+            Ok(()) = consumed.changed() => {
+                let consumed = *consumed.borrow_and_update();
+                // Whoever reads slowly is told less often.
+                let _ = answers.try_send(Ok(ApplyResponse { message: Some(apply_response::Message::Consumed(consumed)) }));
+            }
+        }
+    }
+}
+
+/// Hears one message; false when no more will come.
+async fn listen(messages: &mut Streaming<ApplyRequest>, arrival: &Arrival) -> bool {
+    match messages.message().await {
+        Ok(Some(message)) => {
+            hear(arrival, message);
+            true
+        }
+        Ok(None) | Err(_) => {
+            // After `finish` this changes nothing: the first end counts.
+            arrival.end(End::Abandoned);
+            false
         }
     }
 }
@@ -148,7 +205,7 @@ fn hear(arrival: &Arrival, message: ApplyRequest) {
 }
 
 /// Name of the file system that holds a path.
-fn backing(path: &std::path::Path) -> String {
+fn backing(path: &Path) -> String {
     let magic = rustix::fs::statfs(path).map(|stat| stat.f_type as i64).unwrap_or(0);
     match magic {
         0xef53 => "extfs".into(),

@@ -60,7 +60,7 @@ impl snapshots_server::Snapshots for Snapshots {
     async fn commit(&self, request: Request<CommitSnapshotRequest>) -> Result<Response<()>, Status> {
         let CommitSnapshotRequest { name, key, labels, parent, .. } = request.into_inner();
         let labels = labels.into_iter().collect();
-        blocking(&self.0, move |s| s.commit(&name, &key, &parent, labels)).await.map(Response::new)
+        blocking(&self.0, move |s| s.commit(&name, &key, &parent, &labels)).await.map(Response::new)
     }
 
     async fn remove(&self, request: Request<RemoveSnapshotRequest>) -> Result<Response<()>, Status> {
@@ -104,7 +104,8 @@ impl snapshots_server::Snapshots for Snapshots {
     }
 
     async fn cleanup(&self, _: Request<CleanupRequest>) -> Result<Response<()>, Status> {
-        // Garbage is on its way out as soon as it is one; there is nothing that waits for this call.
+        // Garbage is on its way out as soon as it is one; who calls wants to know when it is gone.
+        self.0.cleaned().await;
         Ok(Response::new(()))
     }
 }

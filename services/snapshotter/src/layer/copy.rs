@@ -1,141 +1,200 @@
-//! Copying trees, for vfs. Blocks are shared where the file system can. Both trees are the snapshotter's own; nobody
-//! writes to the source meanwhile.
+//! Copying trees, for vfs. Blocks are shared where the file system can, holes stay holes. Both trees are the
+//! snapshotter's own; nobody writes to the source meanwhile.
 
 use std::{
-    collections::HashMap,
-    fs::{self, File},
-    io,
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _, lchown, symlink},
-    path::{Path, PathBuf},
+    collections::{BTreeSet, HashMap},
+    ffi::OsStr,
+    fs::File,
+    io::{self, Read as _, Seek as _, SeekFrom},
+    os::{
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
 };
 
-use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags, chmodat, lgetxattr, llistxattr, lsetxattr, mknodat,
-    utimensat,
+use rustix::{
+    fs::{
+        AtFlags, CWD, FileType, Mode, OFlags, Stat, linkat, llistxattr, lremovexattr, mkdirat, mknodat, openat,
+        readlinkat, symlinkat,
+    },
+    io::Errno,
 };
 
-use crate::error::Error;
-
-const OPAQUE: &str = "trusted.overlay.opaque";
+use super::{
+    attributes::{Attributes, is_opaque, through},
+    beneath::{descend, split},
+    tree::{READ, join, kind, names, remove_at, stat},
+};
+use crate::{error::Error, record::Open};
 
 /// Copies everything in `from` into `to`, which is empty.
 pub(crate) fn tree(from: &Path, to: &Path) -> Result<(), Error> {
-    Copier { links: HashMap::new(), whiteouts: false }
-        .contents(from, to)
-        .and_then(|()| attributes(from, to))
-        .map_err(Error::io("cannot copy", from))
+    copy(from, to, None).map_err(failed("cannot copy", from, to))
 }
 
 /// Puts a layer on top of what is in `to`: white-outs take away, all else is added or replaces.
-pub(crate) fn layer(from: &Path, to: &Path) -> Result<(), Error> {
-    Copier { links: HashMap::new(), whiteouts: true }
-        .contents(from, to)
-        .and_then(|()| attributes(from, to))
-        .map_err(Error::io("cannot apply the layer", from))
+pub(crate) fn layer(from: &Path, to: &Path, open: &Open) -> Result<(), Error> {
+    copy(from, to, Some(open)).map_err(failed("cannot put the layer on top of", from, to))
 }
 
-struct Copier {
-    /// Copies of files with several names, by inode.
-    links: HashMap<u64, PathBuf>,
+/// No space is said of where it is needed.
+fn failed(what: &'static str, from: &Path, to: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |error| match error.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT) => Error::io("cannot write to", to)(error),
+        _ => Error::io(what, from)(error),
+    }
+}
+
+fn copy(from: &Path, to: &Path, layer: Option<&Open>) -> io::Result<()> {
+    let open = |path| openat(CWD, path, READ, Mode::empty());
+    let (from, to) = (open(from)?, open(to)?);
+    let keep = layer.map(|open| open.undescribed.iter().map(Vec::as_slice).collect()).unwrap_or_default();
+    let mut copier =
+        Copier { from, to, links: HashMap::new(), whiteouts: layer.is_some(), keep, directories: Vec::new() };
+    copier.directories.push(Vec::new());
+    let mut pending = vec![Vec::new()];
+    while let Some(path) = pending.pop() {
+        copier.directory(&path, &mut pending)?;
+    }
+    copier.finish()
+}
+
+struct Copier<'a> {
+    from: OwnedFd,
+    to: OwnedFd,
+    /// First copies of files with several names, by inode.
+    links: HashMap<u64, Vec<u8>>,
     whiteouts: bool,
+    /// Directories whose attributes stay where they are there already.
+    keep: BTreeSet<&'a [u8]>,
+    /// They get their attributes when all is in them.
+    directories: Vec<Vec<u8>>,
 }
 
-impl Copier {
-    fn contents(&mut self, from: &Path, to: &Path) -> io::Result<()> {
-        for entry in fs::read_dir(from)? {
-            let entry = entry?;
-            let (source, target) = (entry.path(), to.join(entry.file_name()));
-            let metadata = source.symlink_metadata()?;
-            let kind = metadata.file_type();
+impl Copier<'_> {
+    fn directory(&mut self, path: &[u8], pending: &mut Vec<Vec<u8>>) -> io::Result<()> {
+        let source = descend(self.from.as_fd(), path, READ)?;
+        let target = descend(self.to.as_fd(), path, READ)?;
+        for name in names(source.as_fd())? {
+            let name = OsStr::from_bytes(name.to_bytes());
+            let Some(found) = stat(source.as_fd(), name)? else { continue };
+            let path = join(path, name.as_bytes());
+            let mut there = false;
             if self.whiteouts {
-                if kind.is_char_device() && metadata.rdev() == 0 {
-                    remove(&target)?;
+                if (kind(&found), found.st_rdev) == (FileType::CharacterDevice, 0) {
+                    remove_at(target.as_fd(), name)?;
                     continue;
                 }
-                let both_directories = kind.is_dir() && target.symlink_metadata().is_ok_and(|m| m.is_dir());
-                if !both_directories || is_opaque(&source) {
-                    remove(&target)?;
+                let is_directory = |stat: &Stat| kind(stat) == FileType::Directory;
+                there = is_directory(&found)
+                    && stat(target.as_fd(), name)?.is_some_and(|stat| is_directory(&stat))
+                    && !is_opaque(source.as_fd(), name);
+                if !there {
+                    remove_at(target.as_fd(), name)?;
                 }
             }
-            if kind.is_dir() {
-                match fs::create_dir(&target) {
-                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                    _ => self.contents(&source, &target)?,
+            if kind(&found) == FileType::Directory {
+                if !there {
+                    mkdirat(&target, name, Mode::RWXU)?;
                 }
-            } else if metadata.nlink() > 1 && self.links.contains_key(&metadata.ino()) {
-                fs::hard_link(&self.links[&metadata.ino()], &target)?;
+                if !there || !self.keep.contains(path.as_slice()) {
+                    self.directories.push(path.clone());
+                }
+                pending.push(path);
                 continue;
-            } else if kind.is_symlink() {
-                symlink(fs::read_link(&source)?, &target)?;
-            } else if kind.is_file() {
-                file(&source, &target)?;
-            } else {
-                let node = if kind.is_char_device() {
-                    FileType::CharacterDevice
-                } else if kind.is_block_device() {
-                    FileType::BlockDevice
-                } else if kind.is_fifo() {
-                    FileType::Fifo
-                } else {
-                    FileType::Socket
-                };
-                mknodat(CWD, &target, node, Mode::from_raw_mode(metadata.mode() & 0o7777), metadata.rdev())?;
             }
-            attributes(&source, &target)?;
-            if metadata.nlink() > 1 && !kind.is_dir() {
-                self.links.insert(metadata.ino(), target);
+            self.file(source.as_fd(), target.as_fd(), name, &found, path)?;
+        }
+        Ok(())
+    }
+
+    /// Copies something that is no directory.
+    fn file(
+        &mut self,
+        source: BorrowedFd<'_>,
+        target: BorrowedFd<'_>,
+        name: &OsStr,
+        found: &Stat,
+        path: Vec<u8>,
+    ) -> io::Result<()> {
+        if found.st_nlink > 1 {
+            if let Some(first) = self.links.get(&found.st_ino)
+                && let Some((parent, first)) = split(first)
+            {
+                let parent = descend(self.to.as_fd(), parent, OFlags::PATH | OFlags::DIRECTORY)?;
+                return Ok(linkat(parent, first, target, name, AtFlags::empty())?);
             }
+            self.links.insert(found.st_ino, path);
+        }
+        match kind(found) {
+            FileType::RegularFile => contents(source, target, name)?,
+            FileType::Symlink => symlinkat(readlinkat(source, name, Vec::new())?, target, name)?,
+            other => mknodat(target, name, other, Mode::from_raw_mode(0o600), found.st_rdev)?,
+        }
+        Attributes::of(source, name, found)?.apply_at(target, name, kind(found) == FileType::Symlink)
+    }
+
+    fn finish(self) -> io::Result<()> {
+        let here = OsStr::new(".");
+        for path in self.directories.iter().rev() {
+            if path.is_empty() && self.keep.contains(path.as_slice()) {
+                continue;
+            }
+            let source = descend(self.from.as_fd(), path, READ)?;
+            let target = descend(self.to.as_fd(), path, READ)?;
+            let Some(found) = stat(source.as_fd(), here)? else { continue };
+            let attributes = Attributes::of(source.as_fd(), here, &found)?;
+            forget_others(target.as_fd(), &attributes)?;
+            attributes.apply_at(target.as_fd(), here, false)?;
         }
         Ok(())
     }
 }
 
-fn file(from: &Path, to: &Path) -> io::Result<()> {
-    let (mut source, mut target) = (File::open(from)?, File::create_new(to)?);
-    if rustix::fs::ioctl_ficlone(&target, &source).is_ok() {
-        return Ok(());
-    }
-    io::copy(&mut source, &mut target).map(|_| ())
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match path.symlink_metadata() {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-fn is_opaque(path: &Path) -> bool {
-    let mut value = [0; 1];
-    lgetxattr(path, OPAQUE, &mut value[..]).is_ok() && value == *b"y"
-}
-
-fn attributes(from: &Path, to: &Path) -> io::Result<()> {
-    let metadata = from.symlink_metadata()?;
-    lchown(to, Some(metadata.uid()), Some(metadata.gid()))?;
-    if !metadata.is_symlink() {
-        chmodat(CWD, to, Mode::from_raw_mode(metadata.mode() & 0o7777), AtFlags::empty())?;
-    }
+/// A directory that was there may have attributes that the one put over it has not.
+fn forget_others(directory: BorrowedFd<'_>, kept: &Attributes) -> io::Result<()> {
+    let path = through(directory, OsStr::new("."));
     let mut names = vec![0; 64 * 1024];
-    let size = match llistxattr(from, &mut names[..]) {
+    let size = match llistxattr(&path, &mut names[..]) {
         Ok(size) => size,
-        Err(rustix::io::Errno::OPNOTSUPP) => 0,
+        Err(Errno::OPNOTSUPP) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
     for name in names[..size].split(|b| *b == 0).filter(|name| !name.is_empty()) {
-        if name == OPAQUE.as_bytes() {
-            continue;
+        if !kept.xattrs.iter().any(|(kept, _)| kept == name) {
+            lremovexattr(&path, name)?;
         }
-        let mut value = vec![0; 64 * 1024];
-        let size = lgetxattr(from, name, &mut value[..])?;
-        lsetxattr(to, name, &value[..size], XattrFlags::empty())?;
     }
-    let time = |seconds, nanoseconds| Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
-    let times = Timestamps {
-        last_access: time(metadata.atime(), metadata.atime_nsec()),
-        last_modification: time(metadata.mtime(), metadata.mtime_nsec()),
-    };
-    Ok(utimensat(CWD, to, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+    Ok(())
+}
+
+fn contents(source: BorrowedFd<'_>, target: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut source = File::from(openat(source, name, read, Mode::empty())?);
+    let mut target = File::from(openat(target, name, write, Mode::RUSR | Mode::WUSR)?);
+    if rustix::fs::ioctl_ficlone(&target, &source).is_ok() {
+        return Ok(());
+    }
+    let size = source.metadata()?.len();
+    let mut end = 0;
+    while end < size {
+        let start = match rustix::fs::seek(&source, rustix::fs::SeekFrom::Data(end)) {
+            Ok(start) => start,
+            // Only a hole is left.
+            Err(Errno::NXIO) => break,
+            // No holes are known here.
+            Err(Errno::INVAL) if end == 0 => 0,
+            Err(error) => return Err(error.into()),
+        };
+        end = match rustix::fs::seek(&source, rustix::fs::SeekFrom::Hole(start)) {
+            Ok(end) => end,
+            Err(_) => size,
+        };
+        source.seek(SeekFrom::Start(start))?;
+        target.seek(SeekFrom::Start(start))?;
+        io::copy(&mut source.by_ref().take(end - start), &mut target)?;
+    }
+    target.set_len(size)
 }

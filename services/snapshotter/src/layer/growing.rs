@@ -8,6 +8,8 @@ use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
+use tokio::sync::watch;
+
 #[derive(Debug, Default)]
 struct State {
     available: u64,
@@ -23,11 +25,12 @@ pub(crate) enum End {
     Abandoned,
 }
 
-/// How far a blob has arrived; shared by who hears of it and who reads.
+/// How far a blob has arrived, and how far it was read; shared by who hears of it and who reads.
 #[derive(Debug, Default)]
 pub(crate) struct Arrival {
     state: Mutex<State>,
     changed: Condvar,
+    consumed: watch::Sender<u64>,
 }
 
 impl Arrival {
@@ -57,6 +60,16 @@ impl Arrival {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         (state.available, state.end)
+    }
+
+    /// Tells whenever more of the blob was read; always only the newest number.
+    pub(crate) fn consumed(&self) -> watch::Receiver<u64> {
+        self.consumed.subscribe()
+    }
+
+    /// Whether its writer has gone away.
+    pub(crate) fn abandoned(&self) -> bool {
+        self.lock().end == Some(End::Abandoned)
     }
 
     /// Waits for the end.
@@ -96,6 +109,10 @@ impl Read for Growing {
         let want = buffer.len().min(usize::try_from(limit - self.position).unwrap_or(usize::MAX));
         let size = self.file.read_at(&mut buffer[..want], self.position)?;
         self.position += size as u64;
+        if size == 0 && want > 0 && end.is_none() {
+            return Err(io::Error::other("the file is shorter than was said"));
+        }
+        self.arrival.consumed.send_replace(self.position);
         Ok(size)
     }
 }
@@ -121,6 +138,14 @@ mod tests {
         }
         arrival.end(End::Finished);
         assert_eq!(reading.join().unwrap().unwrap(), b"one two six ");
+    }
+
+    #[test]
+    fn bytes_that_are_not_there_are_an_error() {
+        let arrival = Arc::new(Arrival::default());
+        let mut reader = Growing::new(tempfile::tempfile().unwrap(), Arc::clone(&arrival));
+        arrival.advance(10);
+        assert!(reader.read(&mut [0; 8]).unwrap_err().to_string().contains("shorter"));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Compression of layers, told by the first bytes: media types lie, magic numbers do not.
 
-use std::io::{self, BufReader, Chain, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
+
+use flate2::bufread::GzDecoder;
 
 /// Bytes of the longest magic number.
 const MAGIC: usize = 4;
@@ -13,8 +15,7 @@ type Source<R> = BufReader<Chain<Cursor<Vec<u8>>, R>>;
 /// The uncompressed tar within a blob.
 pub(crate) enum Inflate<R: Read> {
     Plain(Source<R>),
-    /// Several members are one stream (RFC 1952, section 2.2).
-    Gzip(Box<flate2::bufread::MultiGzDecoder<Source<R>>>),
+    Gzip(Box<Gzip<Source<R>>>),
     Zstd(Box<zstd::stream::read::Decoder<'static, Source<R>>>),
 }
 
@@ -25,8 +26,9 @@ impl<R: Read> Inflate<R> {
         let kind: [u8; MAGIC] = std::array::from_fn(|n| magic.get(n).copied().unwrap_or(0));
         let source = BufReader::with_capacity(BUFFER, Cursor::new(magic).chain(blob));
         Ok(match kind {
-            [0x1f, 0x8b, ..] => Self::Gzip(Box::new(flate2::bufread::MultiGzDecoder::new(source))),
-            [0x28, 0xb5, 0x2f, 0xfd] => {
+            [0x1f, 0x8b, ..] => Self::Gzip(Box::new(Gzip { member: Some(GzDecoder::new(source)) })),
+            // A frame may also begin with one that is to be skipped (RFC 8878, section 3.1.2); a tar never does.
+            [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => {
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(source)?;
                 decoder.window_log_max(ZSTD_WINDOW)?;
                 Self::Zstd(Box::new(decoder))
@@ -43,6 +45,44 @@ impl<R: Read> Read for Inflate<R> {
             Self::Gzip(decoder) => decoder.read(buffer),
             Self::Zstd(decoder) => decoder.read(buffer),
         }
+    }
+}
+
+/// One gzip member after the other (RFC 1952, section 2.2), and the zeros that some tools pad the last one with.
+pub(crate) struct Gzip<R> {
+    /// `None` when all members were read.
+    member: Option<GzDecoder<R>>,
+}
+
+impl<R: BufRead> Read for Gzip<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.member {
+            let size = member.read(buffer)?;
+            if size > 0 || buffer.is_empty() {
+                return Ok(size);
+            }
+            let Some(mut source) = self.member.take().map(GzDecoder::into_inner) else { break };
+            match source.fill_buf()?.first() {
+                None => {}
+                Some(0) => zeros(source)?,
+                Some(_) => self.member = Some(GzDecoder::new(source)),
+            }
+        }
+        Ok(0)
+    }
+}
+
+fn zeros(mut source: impl BufRead) -> io::Result<()> {
+    loop {
+        let rest = source.fill_buf()?;
+        if rest.is_empty() {
+            return Ok(());
+        }
+        if rest.iter().any(|b| *b != 0) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "something else follows the gzip stream"));
+        }
+        let size = rest.len();
+        source.consume(size);
     }
 }
 
@@ -78,6 +118,14 @@ mod tests {
         assert_eq!(inflated(&[gzip(b"one"), gzip(b""), gzip(b"two")].concat()).unwrap(), b"onetwo");
         let zstd = |bytes: &[u8]| zstd::encode_all(bytes, 3).unwrap();
         assert_eq!(inflated(&[zstd(b"one"), zstd(b"two")].concat()).unwrap(), b"onetwo");
+    }
+
+    #[test]
+    fn padding_is_ignored_and_garbage_is_not() {
+        assert_eq!(inflated(&[gzip(b"one"), vec![0; 700_000]].concat()).unwrap(), b"one");
+        assert!(inflated(&[gzip(b"one"), b"garbage".to_vec()].concat()).is_err());
+        assert!(inflated(&[gzip(b"one"), vec![0; 10], b"garbage".to_vec()].concat()).is_err());
+        assert!(inflated(&[zstd::encode_all(&b"two"[..], 3).unwrap(), b"garbage".to_vec()].concat()).is_err());
     }
 
     #[test]

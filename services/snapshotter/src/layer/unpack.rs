@@ -1,49 +1,79 @@
 //! Unpacking a tar into a layer's directory (OCI image-spec, "Image Layer Filesystem Changeset").
+//!
+//! White-outs become what overlayfs takes for them, whatever the layer will be stacked on. What depends on that is told
+//! in [`Open`].
 
 use std::{
-    ffi::{OsStr, OsString},
+    collections::BTreeSet,
+    ffi::OsStr,
     fs::File,
-    io::{self, Read, Write as _},
-    os::{
-        fd::{AsFd as _, AsRawFd as _, BorrowedFd},
-        unix::ffi::OsStrExt as _,
-    },
-    path::{Path, PathBuf},
+    io::{self, BufRead, Seek as _, SeekFrom, Write as _},
+    os::{fd::AsFd as _, unix::ffi::OsStrExt as _},
+    path::Path,
 };
 
-use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, XattrFlags, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, symlinkat,
+use rustix::{
+    fs::{AtFlags, FileType, Mode, OFlags, linkat, makedev, mkdirat, mknodat, openat, symlinkat},
+    io::Errno,
 };
-use tar::EntryType;
 
 use super::{
-    attributes::Attributes,
-    beneath::{Inner, Root, kind_at, remove_at},
+    attributes::{Attributes, Born, set_opaque},
+    beneath::{Inner, Root},
+    tar::{Entry, Kind, Reader},
+    tree::{kind, remove_at, stat},
 };
-use crate::{error::Error, record::Usage};
+use crate::{
+    error::Error,
+    record::{Open, Usage},
+};
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Other names that begin so are aufs's own and mean nothing to others.
 const AUFS: &[u8] = b".wh..wh.";
-const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
 /// No file system of today takes more entries in one layer; more than this is an attack.
 const MAX_ENTRIES: u64 = 50_000_000;
-const BUFFER: usize = 256 * 1024;
+/// A file takes whole blocks of this many bytes.
+const BLOCK: u64 = 4096;
 
 /// Unpacks `tar` into `target`, an empty directory.
-pub(crate) fn unpack(tar: impl Read, target: &Path) -> Result<Usage, Error> {
+pub(crate) fn unpack(tar: impl BufRead, target: &Path) -> Result<(Usage, Open), Error> {
     let root = Root::open(target).map_err(Error::io("cannot open", target))?;
-    let mut unpacker = Unpacker { root, directories: Vec::new(), usage: Usage::default(), buffer: vec![0; BUFFER] };
-    let mut archive = tar::Archive::new(tar);
-    let malformed = |source| Error::Malformed { what: "tar", source };
-    for entry in archive.entries().map_err(malformed)? {
-        let mut entry = entry.map_err(malformed)?;
-        let name = entry.path_bytes().into_owned();
-        unpacker.entry(&mut entry, &name).map_err(|fault| fault.into_error(&name, target))?;
+    let mut unpacker = Unpacker {
+        root,
+        born: born(),
+        directories: Vec::new(),
+        undescribed: BTreeSet::from([Vec::new()]),
+        hiding: BTreeSet::new(),
+        links: Vec::new(),
+        usage: Usage { bytes: BLOCK, inodes: 1 },
+    };
+    let mut reader = Reader::new(tar);
+    let mut entries = 0;
+    while let Some(entry) = reader.next().map_err(|source| Error::Malformed { what: "tar", source })? {
+        entries += 1;
+        let unpacked = match entries {
+            ..=MAX_ENTRIES => unpacker.entry(&mut reader, &entry),
+            _ => Err(Fault::Wrong(format!("is one of more than {MAX_ENTRIES}"))),
+        };
+        unpacked.map_err(|fault| fault.into_error(&entry.name, target))?;
     }
-    unpacker.finish().map_err(Error::io("cannot set the times of directories in", target))?;
-    Ok(unpacker.usage)
+    unpacker.finish().map_err(Error::io("cannot set the attributes of directories in", target))?;
+    let Unpacker { usage, undescribed, hiding, links, .. } = unpacker;
+    let open = Open { undescribed: undescribed.into_iter().collect(), hiding: hiding.into_iter().collect(), links };
+    Ok((usage, open))
+}
+
+/// Whether this thread may make files with the mode they shall have. It gets a umask of its own for that; where it
+/// cannot, each file is given its mode when it is there.
+fn born() -> Born {
+    let alone = nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).is_ok();
+    if alone {
+        rustix::process::umask(Mode::empty());
+    }
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    Born { uid, gid, unmasked: alone }
 }
 
 /// Why an entry was not unpacked: it is wrong, or the file system failed.
@@ -58,8 +88,8 @@ impl From<io::Error> for Fault {
     }
 }
 
-impl From<rustix::io::Errno> for Fault {
-    fn from(error: rustix::io::Errno) -> Self {
+impl From<Errno> for Fault {
+    fn from(error: Errno) -> Self {
         Self::Io(error.into())
     }
 }
@@ -71,9 +101,9 @@ impl Fault {
             Self::Wrong(why) => Error::Entry { entry, why },
             // What the kernel says about this one path is the entry's fault, the rest the file system's or the tar's.
             Self::Io(error) => match error.raw_os_error() {
-                Some(libc::ENOSPC | libc::EDQUOT | libc::EIO | libc::EROFS) => {
-                    Error::Io { what: "cannot unpack into", path: target.into(), source: error }
-                }
+                Some(
+                    libc::ENOSPC | libc::EDQUOT | libc::EIO | libc::EROFS | libc::EMFILE | libc::ENFILE | libc::ENOMEM,
+                ) => Error::Io { what: "cannot unpack into", path: target.into(), source: error },
                 Some(_) => Error::Entry { entry, why: format!("cannot be made: {error}") },
                 None if error.kind() == io::ErrorKind::UnexpectedEof => Error::Malformed { what: "tar", source: error },
                 None => Error::Entry { entry, why: format!("is malformed: {error}") },
@@ -84,169 +114,188 @@ impl Fault {
 
 struct Unpacker {
     root: Root,
-    /// Directories get their times when nothing is put into them any more.
-    directories: Vec<(Vec<OsString>, OsString, Attributes)>,
+    born: Born,
+    /// Directories get their attributes when nothing is put into them any more: what they pass on to what is made in
+    /// them (set-gid, default access lists) is not meant for us, and their times would not stay.
+    directories: Vec<(Vec<u8>, Attributes)>,
+    undescribed: BTreeSet<Vec<u8>>,
+    hiding: BTreeSet<Vec<u8>>,
+    links: Vec<(Vec<u8>, Vec<u8>)>,
     usage: Usage,
-    buffer: Vec<u8>,
 }
 
 impl Unpacker {
-    fn entry<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>, name: &[u8]) -> Result<(), Fault> {
-        let inner = Inner::parse(name).map_err(|why| Fault::Wrong(why.into()))?;
-        let kind = entry.header().entry_type();
-        if matches!(kind, EntryType::XGlobalHeader) {
-            return Ok(());
-        }
-        self.usage.inodes += 1;
-        if self.usage.inodes > MAX_ENTRIES {
-            return Err(Fault::Wrong(format!("is one of more than {MAX_ENTRIES}")));
-        }
-        let attributes = Attributes::read(entry)?;
+    fn entry<R: BufRead>(&mut self, tar: &mut Reader<R>, entry: &Entry) -> Result<(), Fault> {
+        let inner = Inner::parse(&entry.name).map_err(|why| Fault::Wrong(why.into()))?;
         let Some((parent, name)) = inner.split() else {
-            if kind.is_dir() {
-                return Ok(attributes.apply_at(self.root.fd(), OsStr::new("."), false, true)?);
+            if entry.kind == Kind::Directory {
+                self.described(inner.as_bytes(), &entry.attributes);
+                return Ok(());
             }
             return Err(Fault::Wrong("has no name".into()));
         };
         if name.as_bytes().starts_with(WHITEOUT) {
             return self.whiteout(parent, name);
         }
-        if kind.is_dir() {
-            return self.directory(parent, name, attributes);
+        if entry.link.contains(&0) {
+            return Err(Fault::Wrong("links to a name with a NUL in it".into()));
         }
-        self.make_room(parent, name)?;
-        match kind {
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                self.file(entry, parent, name, &attributes)
-            }
-            EntryType::Link => {
-                let target = entry.link_name_bytes().ok_or_else(|| Fault::Wrong("is a hard link to nothing".into()))?;
-                self.link(&target, parent, name)
-            }
-            EntryType::Symlink => {
-                let target =
-                    entry.link_name_bytes().ok_or_else(|| Fault::Wrong("is a symbolic link to nothing".into()))?;
+        match entry.kind {
+            Kind::File => self.file(tar, entry, parent, name),
+            Kind::Directory => self.directory(inner.as_bytes(), parent, name, &entry.attributes),
+            Kind::HardLink => self.hard_link(&inner, &entry.link),
+            Kind::SymbolicLink => {
+                self.anew(parent, name, |directory| symlinkat(OsStr::from_bytes(&entry.link), directory, name))?;
                 // What leads through it must be resolved anew.
                 self.root.forget();
-                let directory = self.root.directory(parent)?;
-                symlinkat(OsStr::from_bytes(&target), directory, name)?;
-                Ok(attributes.apply_at(directory, name, true, true)?)
+                self.usage.inodes += 1;
+                Ok(entry.attributes.apply_at(self.parent(parent)?, name, true)?)
             }
-            EntryType::Char | EntryType::Block | EntryType::Fifo => self.node(entry, kind, parent, name, &attributes),
-            other => Err(Fault::Wrong(format!("has the type {:?}, which layers do not have", other.as_byte() as char))),
+            Kind::Character | Kind::Block | Kind::Fifo => self.node(entry, parent, name),
+            Kind::Other(byte) => {
+                Err(Fault::Wrong(format!("has the type {:?}, which layers do not have", char::from(byte))))
+            }
         }
     }
 
-    /// Takes away what an earlier entry put at this name.
-    fn make_room(&mut self, parent: &[OsString], name: &OsStr) -> Result<(), Fault> {
-        let directory = self.root.directory(parent)?;
-        match kind_at(directory, name)? {
-            None => Ok(()),
-            Some(kind) => {
-                remove_at(directory, name)?;
-                if kind == FileType::Directory {
+    /// The directory that an entry is in.
+    fn parent(&mut self, path: &[u8]) -> io::Result<std::os::fd::BorrowedFd<'_>> {
+        let (undescribed, usage) = (&mut self.undescribed, &mut self.usage);
+        self.root.directory(path, |made| {
+            undescribed.insert(made.to_vec());
+            usage.inodes += 1;
+            usage.bytes += BLOCK;
+        })
+    }
+
+    /// Makes something at a name, in the place of what an earlier entry put there.
+    fn anew<T>(
+        &mut self,
+        parent: &[u8],
+        name: &OsStr,
+        make: impl Fn(std::os::fd::BorrowedFd<'_>) -> rustix::io::Result<T>,
+    ) -> io::Result<T> {
+        let directory = self.parent(parent)?;
+        match make(directory) {
+            Err(Errno::EXIST) => {}
+            other => return Ok(other?),
+        }
+        let file = stat(directory, name)?.is_some_and(|stat| kind(&stat) == FileType::RegularFile);
+        remove_at(directory, name)?;
+        if !file {
+            // What was resolved last may have led through it.
+            self.root.forget();
+        }
+        Ok(make(self.parent(parent)?)?)
+    }
+
+    fn described(&mut self, path: &[u8], attributes: &Attributes) {
+        self.undescribed.remove(path);
+        self.directories.push((path.to_vec(), attributes.clone()));
+    }
+
+    fn directory(&mut self, path: &[u8], parent: &[u8], name: &OsStr, attributes: &Attributes) -> Result<(), Fault> {
+        let directory = self.parent(parent)?;
+        match mkdirat(directory, name, Mode::RWXU) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => match stat(directory, name)?.map(|stat| (kind(&stat), stat.st_rdev)) {
+                Some((FileType::Directory, _)) => {
+                    self.described(path, attributes);
+                    return Ok(());
+                }
+                there => {
+                    remove_at(directory, name)?;
+                    mkdirat(directory, name, Mode::RWXU)?;
+                    if there == Some((FileType::CharacterDevice, 0)) {
+                        // It was a white-out: what the layers below have there stays hidden.
+                        set_opaque(directory, name)?;
+                    }
                     self.root.forget();
                 }
-                Ok(())
-            }
+            },
+            Err(error) => return Err(error.into()),
         }
-    }
-
-    fn directory(&mut self, parent: &[OsString], name: &OsStr, attributes: Attributes) -> Result<(), Fault> {
-        let directory = self.root.directory(parent)?;
-        match kind_at(directory, name)? {
-            Some(FileType::Directory) => {}
-            None => mkdirat(directory, name, Mode::from_raw_mode(0o755))?,
-            Some(kind) => {
-                remove_at(directory, name)?;
-                mkdirat(directory, name, Mode::from_raw_mode(0o755))?;
-                if kind == FileType::CharacterDevice {
-                    // It may have been a white-out: what the layers below have there stays hidden.
-                    set_opaque(directory, name)?;
-                }
-                self.root.forget();
-            }
-        }
-        let directory = self.root.directory(parent)?;
-        attributes.apply_at(directory, name, false, false)?;
-        self.directories.push((parent.to_vec(), name.to_owned(), attributes));
+        self.usage.inodes += 1;
+        self.usage.bytes += BLOCK;
+        self.described(path, attributes);
         Ok(())
     }
 
-    fn file<R: Read>(
+    fn file<R: BufRead>(
         &mut self,
-        entry: &mut tar::Entry<'_, R>,
-        parent: &[OsString],
+        tar: &mut Reader<R>,
+        entry: &Entry,
+        parent: &[u8],
         name: &OsStr,
-        attributes: &Attributes,
     ) -> Result<(), Fault> {
-        let directory = self.root.directory(parent)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file = File::from(openat(directory, name, flags, Mode::from_raw_mode(0o600))?);
-        loop {
-            let size = entry.read(&mut self.buffer)?;
-            if size == 0 {
-                break;
+        let mode = entry.attributes.first_mode();
+        let mut file = File::from(self.anew(parent, name, |directory| openat(directory, name, flags, mode))?);
+        let mut stored = entry.size;
+        match &entry.segments {
+            None => tar.data(entry.size, |part| file.write_all(part))?,
+            Some(segments) => {
+                stored = 0;
+                for segment in segments {
+                    file.seek(SeekFrom::Start(segment.offset))?;
+                    tar.data(segment.size, |part| file.write_all(part))?;
+                    stored += segment.size;
+                }
+                file.set_len(entry.size)?;
             }
-            file.write_all(&self.buffer[..size])?;
-            self.usage.bytes += size as u64;
         }
-        Ok(attributes.apply_to_file(file.as_fd())?)
+        self.usage.inodes += 1;
+        self.usage.bytes += stored.next_multiple_of(BLOCK);
+        Ok(entry.attributes.apply_to_file(file.as_fd(), self.born)?)
     }
 
-    /// The target is another entry of this layer. One in a layer below cannot be linked to: layers are laid down on their
-    /// own, and the specification lets such a layer fail.
-    fn link(&mut self, target: &[u8], parent: &[OsString], name: &OsStr) -> Result<(), Fault> {
-        let inner = Inner::parse(target).map_err(|why| Fault::Wrong(format!("links to a path that {why}")))?;
-        let Some((target_parent, target_name)) = inner.split() else {
+    /// The target is another entry of this layer, or a file of a layer below, which is not known here.
+    fn hard_link(&mut self, inner: &Inner, target: &[u8]) -> Result<(), Fault> {
+        let target = Inner::parse(target).map_err(|why| Fault::Wrong(format!("links to a path that {why}")))?;
+        let (Some((parent, name)), Some((target_parent, target_name))) = (inner.split(), target.split()) else {
             return Err(Fault::Wrong("links to the layer's root".into()));
         };
-        let missing = || {
-            let shown = String::from_utf8_lossy(target);
-            Fault::Wrong(format!("is a hard link to {shown:?}, which this layer does not have"))
-        };
-        let source = self.root.open_beneath(target_parent, OFlags::PATH | OFlags::DIRECTORY).map_err(|_| missing())?;
-        let directory = self.root.directory(parent)?;
-        match linkat(&source, target_name, directory, name, AtFlags::empty()) {
-            Ok(()) => Ok(()),
-            Err(rustix::io::Errno::NOENT) => Err(missing()),
-            Err(error) => Err(error.into()),
+        if target == *inner {
+            return Err(Fault::Wrong("is a hard link to itself".into()));
         }
+        let source = match self.root.open_beneath(target_parent, OFlags::PATH | OFlags::DIRECTORY) {
+            Ok(source) => stat(source.as_fd(), target_name)?
+                // A white-out hides what is below; it is nothing to link to.
+                .filter(|stat| (kind(stat), stat.st_rdev) != (FileType::CharacterDevice, 0))
+                .map(|_| source),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error.into()),
+        };
+        let Some(source) = source else {
+            // Whatever this layer had at that name is replaced by what is found below.
+            let directory = self.parent(parent)?;
+            remove_at(directory, name)?;
+            self.links.push((inner.as_bytes().to_vec(), target.as_bytes().to_vec()));
+            return Ok(());
+        };
+        Ok(self.anew(parent, name, |directory| linkat(&source, target_name, directory, name, AtFlags::empty()))?)
     }
 
-    fn node<R: Read>(
-        &mut self,
-        entry: &tar::Entry<'_, R>,
-        kind: EntryType,
-        parent: &[OsString],
-        name: &OsStr,
-        attributes: &Attributes,
-    ) -> Result<(), Fault> {
-        let header = entry.header();
-        let number = |part: io::Result<Option<u32>>| part.map(|part| part.unwrap_or(0));
-        let (major, minor) = (number(header.device_major())?, number(header.device_minor())?);
-        let file_type = match kind {
-            EntryType::Char if (major, minor) == (0, 0) => {
+    fn node(&mut self, entry: &Entry, parent: &[u8], name: &OsStr) -> Result<(), Fault> {
+        let file_type = match entry.kind {
+            Kind::Character if entry.device == (0, 0) => {
                 return Err(Fault::Wrong("is a character device 0:0, which would be a white-out".into()));
             }
-            EntryType::Char => FileType::CharacterDevice,
-            EntryType::Block => FileType::BlockDevice,
+            Kind::Character => FileType::CharacterDevice,
+            Kind::Block => FileType::BlockDevice,
             _ => FileType::Fifo,
         };
-        let directory = self.root.directory(parent)?;
-        mknodat(directory, name, file_type, Mode::from_raw_mode(0o600), makedev(major, minor))?;
-        Ok(attributes.apply_at(directory, name, false, true)?)
+        let (mode, device) = (Mode::from_raw_mode(0o600), makedev(entry.device.0, entry.device.1));
+        self.anew(parent, name, |directory| mknodat(directory, name, file_type, mode, device))?;
+        self.usage.inodes += 1;
+        Ok(entry.attributes.apply_at(self.parent(parent)?, name, false)?)
     }
 
-    fn whiteout(&mut self, parent: &[OsString], name: &OsStr) -> Result<(), Fault> {
+    fn whiteout(&mut self, parent: &[u8], name: &OsStr) -> Result<(), Fault> {
         let bytes = name.as_bytes();
         if bytes == OPAQUE {
-            let Some((name, above)) = parent.split_last() else {
-                return Ok(set_opaque(self.root.fd(), OsStr::new("."))?);
-            };
             // The directory may not have been named yet.
-            self.root.directory(parent)?;
-            return Ok(set_opaque(self.root.directory(above)?, name)?);
+            return Ok(set_opaque(self.parent(parent)?, OsStr::new("."))?);
         }
         if bytes.starts_with(AUFS) {
             return Ok(());
@@ -255,164 +304,55 @@ impl Unpacker {
         if matches!(hidden.as_bytes(), b"" | b"." | b"..") {
             return Err(Fault::Wrong("is a white-out of nothing".into()));
         }
-        let directory = self.root.directory(parent)?;
-        // It hides what is below; what this layer itself has there stays.
-        if kind_at(directory, hidden)?.is_some() {
-            return Ok(());
+        let directory = self.parent(parent)?;
+        match mknodat(directory, hidden, FileType::CharacterDevice, Mode::empty(), makedev(0, 0)) {
+            Ok(()) => {
+                self.hiding.insert(parent.to_vec());
+                Ok(())
+            }
+            // It hides what is below, also within a directory that this layer has too; what the layer itself has stays.
+            Err(Errno::EXIST) => {
+                let is_directory = stat(directory, hidden)?.is_some_and(|stat| kind(&stat) == FileType::Directory);
+                if is_directory { Ok(set_opaque(directory, hidden)?) } else { Ok(()) }
+            }
+            Err(error) => Err(error.into()),
         }
-        Ok(mknodat(directory, hidden, FileType::CharacterDevice, Mode::empty(), makedev(0, 0))?)
     }
 
-    /// Sets the directories' times, the innermost first.
+    /// Gives the directories their attributes, the innermost first.
     fn finish(&mut self) -> io::Result<()> {
-        for (parent, name, attributes) in std::mem::take(&mut self.directories).into_iter().rev() {
-            let directory = self.root.directory(&parent)?;
-            match attributes.set_times(directory, &name) {
+        self.root.forget();
+        let default = Attributes {
+            uid: self.born.uid,
+            gid: self.born.gid,
+            mode: 0o755,
+            modified: rustix::fs::Timespec { tv_sec: 0, tv_nsec: 0 },
+            xattrs: Vec::new(),
+        };
+        for path in &self.undescribed {
+            self.directories.push((path.clone(), default.clone()));
+        }
+        // Of two entries for one directory the last one counts; a path sorts behind those that lead to it.
+        self.directories.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let mut done: Option<Vec<u8>> = None;
+        for (path, attributes) in std::mem::take(&mut self.directories).into_iter().rev() {
+            if done.as_ref() == Some(&path) {
+                continue;
+            }
+            let opened = self.root.open_beneath(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW);
+            match opened.and_then(|directory| attributes.apply_at(directory.as_fd(), OsStr::new("."), false)) {
                 Ok(()) => {}
                 // A later entry replaced it.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                    self.undescribed.remove(&path);
+                }
                 Err(error) => return Err(error),
             }
+            done = Some(path);
         }
         Ok(())
     }
 }
 
-fn set_opaque(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
-    Ok(lsetxattr(through(directory, name), OPAQUE_XATTR, b"y", XattrFlags::empty())?)
-}
-
-/// A path that reaches a name in an open directory.
-pub(crate) fn through(directory: BorrowedFd<'_>, name: &OsStr) -> PathBuf {
-    Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name)
-}
-
-/// Makes everything that was unpacked durable: one call for the whole file system instead of one a file.
-pub(crate) fn sync(directory: &Path) -> Result<(), Error> {
-    let open = || openat(CWD, directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-    open().and_then(rustix::fs::syncfs).map_err(|error| Error::io("cannot sync", directory)(error.into()))
-}
-
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
-
-    use super::*;
-
-    struct Tape(tar::Builder<Vec<u8>>);
-
-    impl Tape {
-        fn new() -> Self {
-            Self(tar::Builder::new(Vec::new()))
-        }
-
-        /// Writes the name as it is, whatever a well-meaning library thinks of it.
-        fn add(mut self, kind: EntryType, name: &str, link: &str, data: &[u8]) -> Self {
-            let mut header = tar::Header::new_gnu();
-            header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
-            header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
-            header.set_entry_type(kind);
-            header.set_mode(if kind.is_dir() { 0o755 } else { 0o4711 });
-            (header.set_uid(1000), header.set_gid(100), header.set_mtime(1_000_000_000));
-            header.set_size(data.len() as u64);
-            if kind == EntryType::Char {
-                header.set_device_major(0).unwrap();
-                header.set_device_minor(0).unwrap();
-            }
-            header.set_cksum();
-            self.0.append(&header, data).unwrap();
-            self
-        }
-
-        fn file(self, name: &str, data: &str) -> Self {
-            self.add(EntryType::Regular, name, "", data.as_bytes())
-        }
-
-        fn unpack(self) -> Result<tempfile::TempDir, Error> {
-            let target = tempfile::tempdir().unwrap();
-            unpack(self.0.into_inner().unwrap().as_slice(), target.path()).map(|_| target)
-        }
-    }
-
-    #[test]
-    fn files_keep_what_the_tar_says() {
-        let tape = Tape::new().add(EntryType::Directory, "d/", "", b"").file("d/f", "text");
-        let target = tape
-            .add(EntryType::Link, "hard", "d/f", b"")
-            .add(EntryType::Symlink, "soft", "/d/f", b"")
-            .unpack()
-            .unwrap();
-        let metadata = target.path().join("d/f").metadata().unwrap();
-        assert_eq!((metadata.uid(), metadata.gid(), metadata.mode() & 0o7777), (1000, 100, 0o4711));
-        assert_eq!((metadata.mtime(), metadata.nlink()), (1_000_000_000, 2));
-        assert_eq!(target.path().join("d").metadata().unwrap().mtime(), 1_000_000_000);
-        assert_eq!(std::fs::read_link(target.path().join("soft")).unwrap(), Path::new("/d/f"));
-    }
-
-    #[test]
-    fn white_outs_are_real_and_spare_their_own_layer() {
-        let tape =
-            Tape::new().file("a/.wh.gone", "").file("b/kept", "x").file("b/.wh.kept", "").file("a/.wh..wh..opq", "");
-        let tape = tape.file(".wh.dir", "").add(EntryType::Directory, "dir", "", b"");
-        let target = tape.unpack().unwrap();
-        let gone = target.path().join("a/gone").symlink_metadata().unwrap();
-        assert!(gone.file_type().is_char_device() && gone.rdev() == 0);
-        assert_eq!(std::fs::read(target.path().join("b/kept")).unwrap(), b"x");
-        let opaque = |name: &str| {
-            let mut value = [0; 1];
-            rustix::fs::lgetxattr(target.path().join(name), OPAQUE_XATTR, &mut value).map(|_| value) == Ok(*b"y")
-        };
-        assert!(opaque("a") && opaque("dir") && !opaque("b"));
-    }
-
-    #[test]
-    fn hostile_entries_are_refused_by_name() {
-        for (tape, name) in [
-            (Tape::new().file("../escape", "x"), "../escape"),
-            (Tape::new().file("a/../../escape", "x"), "a/../../escape"),
-            (Tape::new().add(EntryType::Link, "l", "/etc/shadow", b""), "l"),
-            (Tape::new().add(EntryType::Link, "l", "../../etc/shadow", b""), "l"),
-            (Tape::new().add(EntryType::Char, "zero", "", b""), "zero"),
-            (Tape::new().file(".wh...", ""), ".wh..."),
-            (Tape::new().add(EntryType::Symlink, "s", "/tmp", b"").file("s/escape", "x"), "s/escape"),
-        ] {
-            match tape.unpack() {
-                Err(Error::Entry { entry, .. }) => assert_eq!(entry, name),
-                other => panic!("{name}: {other:?}"),
-            }
-        }
-    }
-
-    #[test]
-    fn links_of_the_layer_stay_in_the_layer() {
-        let tape = Tape::new().add(EntryType::Directory, "tmp", "", b"").add(EntryType::Symlink, "s", "/tmp", b"");
-        let target = tape.file("s/file", "x").file("/absolute", "y").unpack().unwrap();
-        assert_eq!(std::fs::read(target.path().join("tmp/file")).unwrap(), b"x");
-        assert_eq!(std::fs::read(target.path().join("absolute")).unwrap(), b"y");
-    }
-
-    #[test]
-    fn later_entries_replace_earlier_ones() {
-        let tape = Tape::new().file("d/one", "1").file("d", "now a file").file("d2", "file").file("d2/below", "x");
-        assert!(matches!(tape.unpack(), Err(Error::Entry { .. })), "a file is no directory");
-        let target = Tape::new().file("d/one", "1").file("d", "now a file").unpack().unwrap();
-        assert_eq!(std::fs::read(target.path().join("d")).unwrap(), b"now a file");
-    }
-
-    #[test]
-    fn garbage_is_an_error_and_no_panic() {
-        for seed in 0..200u64 {
-            let mut state = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let bytes: Vec<u8> = (0..2048)
-                .map(|_| {
-                    state ^= state << 13;
-                    state ^= state >> 7;
-                    state ^= state << 17;
-                    state as u8
-                })
-                .collect();
-            let target = tempfile::tempdir().unwrap();
-            let _ = unpack(bytes.as_slice(), target.path());
-        }
-    }
-}
+mod tests;
