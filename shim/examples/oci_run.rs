@@ -15,7 +15,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use berth_shim::oci::{Container, Create, Engine, Error, Started, Stdio, binary::Binary, native, native::Native, remove};
+use berth_shim::oci::{
+    Container, Create, Engine, Error, Started, Stdio, binary::Binary, native, native::Native, remove,
+};
 use nix::sys::wait::{WaitStatus, waitpid};
 
 struct Options {
@@ -87,11 +89,7 @@ fn stdio(tty: bool) -> Stdio {
     if tty {
         return Stdio::Terminal { columns: 81, rows: 23 };
     }
-    Stdio::Streams {
-        stdin: None,
-        stdout: own(std::io::stdout().as_fd()),
-        stderr: own(std::io::stderr().as_fd()),
-    }
+    Stdio::Streams { stdin: None, stdout: own(std::io::stdout().as_fd()), stderr: own(std::io::stderr().as_fd()) }
 }
 
 fn run(options: &Options, bundle: &Path, id: &str) -> Result<u8, Error> {
@@ -129,7 +127,9 @@ fn live(options: &Options, engine: &dyn Engine, container: &mut Container) -> Re
     if options.pause {
         engine.pause(container)?;
         let process = container_process(container);
-        assert!(matches!(engine.exec(container, &process, stdio(false)), Err(Error::Paused)) || options.runtime.is_some());
+        assert!(
+            matches!(engine.exec(container, &process, stdio(false)), Err(Error::Paused)) || options.runtime.is_some()
+        );
         println!("paused");
         engine.resume(container)?;
     }

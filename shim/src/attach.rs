@@ -112,4 +112,3 @@ fn has_hung_up(from: &OwnedReadHalf) -> bool {
     let mut fds = [PollFd::new(socket, PollFlags::empty())];
     matches!(poll(&mut fds, Some(&now)), Ok(1..)) && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }
-

@@ -18,8 +18,10 @@ use crate::{
 /// # Errors
 /// Something cannot be removed; calling again goes on.
 pub fn delete(arguments: &Arguments) -> Result<(), Error> {
-    let bundle = if arguments.bundle.as_os_str().is_empty() { std::path::PathBuf::from(".") } else { arguments.bundle.clone() };
-    let mut response = DeleteResponse { exit_status: 137, exited_at: Some(timestamp(now_ns())).into(), ..Default::default() };
+    let bundle =
+        if arguments.bundle.as_os_str().is_empty() { std::path::PathBuf::from(".") } else { arguments.bundle.clone() };
+    let mut response =
+        DeleteResponse { exit_status: 137, exited_at: Some(timestamp(now_ns())).into(), ..Default::default() };
     if let Ok(bundle) = fs::canonicalize(&bundle) {
         let pid = fs::read_to_string(bundle.join(INIT_PID)).ok().and_then(|text| text.trim().parse().ok());
         response.pid = pid.unwrap_or(0);

@@ -32,8 +32,11 @@ impl Shim {
         let ours = self.options.is_some();
         let tty = if ours { spec.terminal().unwrap_or(false) || request.terminal } else { request.terminal };
         let stream = |name: &str| if ours && name == ATTACHED { Ok(Plug::Shim) } else { fifo(name) };
-        let plugs =
-            Plugs { stdin: stream(&request.stdin)?, stdout: stream(&request.stdout)?, stderr: stream(&request.stderr)? };
+        let plugs = Plugs {
+            stdin: stream(&request.stdin)?,
+            stdout: stream(&request.stdout)?,
+            stderr: stream(&request.stderr)?,
+        };
         let process = Process::new(&request.exec_id, tty, plugs, Outputs::new(None));
         process.input.once.set(true);
         let exec = Rc::new(Exec { process, spec: RefCell::new(Some(spec)) });

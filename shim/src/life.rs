@@ -48,7 +48,8 @@ impl Shim {
         }
         let spec = native::read_spec(&self.bundle)?;
         self.shares_pids.set(!has_own_pids(&spec));
-        let process = spec.process().as_ref().ok_or_else(|| Error::Invalid("the configuration has no process".into()))?;
+        let process =
+            spec.process().as_ref().ok_or_else(|| Error::Invalid("the configuration has no process".into()))?;
         let (init, stdio, ends) = match &self.options {
             Some(options) => {
                 let stdin = if options.open_stdin { Plug::Shim } else { Plug::Nothing };
@@ -207,7 +208,8 @@ fn has_own_pids(spec: &Spec) -> bool {
 /// Which binary containerd's options name.
 fn binary_name(request: &CreateTaskRequest) -> Option<String> {
     use containerd_shim_protos::{protobuf::Message as _, shim::oci};
-    let options = request.options.as_ref().filter(|options| options.type_url.ends_with("containerd.runc.v1.Options"))?;
+    let options =
+        request.options.as_ref().filter(|options| options.type_url.ends_with("containerd.runc.v1.Options"))?;
     let options = oci::Options::parse_from_bytes(&options.value).ok()?;
     Some(options.binary_name).filter(|name| !name.is_empty())
 }

@@ -1,10 +1,10 @@
 //! Word of the OOM killer, for those who are told of events.
 
-use std::{rc::Rc, os::fd::AsFd as _};
+use std::{os::fd::AsFd as _, rc::Rc};
 
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::io::Interest;
 
-use crate::shim::Shim;
+use crate::{shim::Shim, streams::watched};
 
 impl Shim {
     /// Tells each time the OOM killer strikes, where somebody listens. The exit's record asks the counter itself.
@@ -17,7 +17,7 @@ impl Shim {
             Err(error) => return eprintln!("warning: {error}"),
         };
         let Ok(fd) = events.as_fd().try_clone_to_owned() else { return };
-        let Ok(watched) = AsyncFd::with_interest(fd, Interest::READABLE) else { return };
+        let Ok(watched) = watched(fd, Interest::READABLE) else { return };
         let shim = Rc::downgrade(self);
         tokio::task::spawn_local(async move {
             let mut events = events;

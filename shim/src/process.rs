@@ -138,9 +138,8 @@ impl Process {
             return Err(crate::oci::Error::NotRunning.into());
         };
         // SAFETY: the call takes its arguments by value but for the information, which may be absent.
-        let sent = unsafe {
-            libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<()>(), 0)
-        };
+        let sent =
+            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<()>(), 0) };
         if sent == 0 {
             return Ok(());
         }

@@ -70,7 +70,9 @@ fn mount_one(mount: &Mount, place: &Path) -> Result<(), Error> {
         match new_mount(&mount.type_, Some(&mount.source), &data, options.own.set) {
             Ok(made) => made,
             // Kernels before 6.7 do not know layers one by one.
-            Err(error) if mount.type_ == "overlay" => return mount_by_string(mount, &options, place).map_err(|_| error.into()),
+            Err(error) if mount.type_ == "overlay" => {
+                return mount_by_string(mount, &options, place).map_err(|_| error.into());
+            }
             Err(error) => return Err(error.into()),
         }
     };
@@ -149,7 +151,8 @@ fn mount_by_string(mount: &Mount, options: &Options, place: &Path) -> Result<(),
         text.push('=');
         match key.as_str() {
             "lowerdir" => {
-                let names = layers(value).iter().map(|layer| by_descriptor(layer, &mut open)).collect::<Result<Vec<_>, _>>();
+                let names =
+                    layers(value).iter().map(|layer| by_descriptor(layer, &mut open)).collect::<Result<Vec<_>, _>>();
                 text.push_str(&names.during(what)?.join(":"));
             }
             "upperdir" | "workdir" => text.push_str(&by_descriptor(Path::new(value), &mut open).during(what)?),
@@ -161,8 +164,7 @@ fn mount_by_string(mount: &Mount, options: &Options, place: &Path) -> Result<(),
     let (onto, text) = (string(place.as_os_str().as_encoded_bytes())?, string(text.as_bytes())?);
     let flags = if options.own.set & libc::MOUNT_ATTR_RDONLY != 0 { libc::MS_RDONLY } else { 0 };
     // SAFETY: all strings are valid for the call, which only reads them.
-    let done =
-        unsafe { libc::mount(source.as_ptr(), onto.as_ptr(), kind.as_ptr(), flags, text.as_ptr().cast()) };
+    let done = unsafe { libc::mount(source.as_ptr(), onto.as_ptr(), kind.as_ptr(), flags, text.as_ptr().cast()) };
     if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()).during(what) }
 }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use berth_core::bundle::{ATTACH_SOCKET, NETNS_FD, OPTIONS, SHIM_PID, SHIM_SOCKET_FD, SPANS};
-use containerd_shim_protos::ttrpc::{asynchronous::transport::Listener, r#async::Server};
+use containerd_shim_protos::ttrpc::{r#async::Server, asynchronous::transport::Listener};
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::LocalSet,
@@ -42,9 +42,8 @@ impl Inherited {
     /// # Errors
     /// There is no socket.
     pub fn take() -> Result<Self, Error> {
-        let socket = inherit(SHIM_SOCKET_FD).ok_or_else(|| {
-            Error::Usage(format!("`serve` needs a listening socket as descriptor {SHIM_SOCKET_FD}"))
-        })?;
+        let socket = inherit(SHIM_SOCKET_FD)
+            .ok_or_else(|| Error::Usage(format!("`serve` needs a listening socket as descriptor {SHIM_SOCKET_FD}")))?;
         Ok(Self { socket, netns: inherit(NETNS_FD) })
     }
 }
@@ -68,17 +67,14 @@ pub fn serve(arguments: Arguments, inherited: Inherited) -> Result<(), Error> {
         rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC).during(|| "keeping a descriptor to ourselves")?;
     }
     debug_assert!(socket.as_raw_fd() == SHIM_SOCKET_FD, "it is where the contract says");
-    let bundle = fs::canonicalize(&arguments.bundle)
-        .during(|| format!("finding the bundle {}", arguments.bundle.display()))?;
+    let bundle =
+        fs::canonicalize(&arguments.bundle).during(|| format!("finding the bundle {}", arguments.bundle.display()))?;
     std::env::set_current_dir(&bundle).during(|| format!("going to {}", bundle.display()))?;
     let options = berth_core::bundle::read(&bundle, OPTIONS).during(|| "reading the bundle")?;
     fs::write(bundle.join(SHIM_PID), std::process::id().to_string()).during(|| format!("writing {SHIM_PID}"))?;
     rootfs::separate()?;
     nix::sys::prctl::set_child_subreaper(true).during(|| "becoming a subreaper")?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .during(|| "making the runtime")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().during(|| "making the runtime")?;
     LocalSet::new().block_on(&runtime, hold(arguments, &bundle, options, socket, netns))
 }
 
@@ -101,7 +97,8 @@ async fn hold(
     if ours {
         // Relative to the working directory: a socket's path is short, a bundle's may be long.
         let _ = fs::remove_file(ATTACH_SOCKET);
-        let listener = tokio::net::UnixListener::bind(ATTACH_SOCKET).during(|| format!("listening on {ATTACH_SOCKET}"))?;
+        let listener =
+            tokio::net::UnixListener::bind(ATTACH_SOCKET).during(|| format!("listening on {ATTACH_SOCKET}"))?;
         tokio::task::spawn_local(attach::serve(Rc::clone(&shim), listener));
     }
     let (services, jobs) = task::services(Spans::into(traced.then(|| bundle.to_owned())));

@@ -57,7 +57,13 @@ pub(crate) struct Exec {
 }
 
 impl Shim {
-    pub(crate) fn new(namespace: String, id: String, bundle: PathBuf, options: Option<Options>, events: Events) -> Rc<Self> {
+    pub(crate) fn new(
+        namespace: String,
+        id: String,
+        bundle: PathBuf,
+        options: Option<Options>,
+        events: Events,
+    ) -> Rc<Self> {
         Rc::new(Self {
             namespace,
             id,

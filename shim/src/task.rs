@@ -8,9 +8,12 @@ use std::{future::Future, pin::Pin, rc::Rc, sync::Arc};
 use async_trait::async_trait;
 use containerd_shim_protos::{
     api::{self, Empty, ProcessInfo, Status},
-    protobuf::{MessageField, well_known_types::{any::Any, timestamp::Timestamp}},
+    protobuf::{
+        MessageField,
+        well_known_types::{any::Any, timestamp::Timestamp},
+    },
     shim_async::{Task, create_task},
-    ttrpc::{self, asynchronous::Service, r#async::TtrpcContext},
+    ttrpc::{self, r#async::TtrpcContext, asynchronous::Service},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -234,7 +237,8 @@ impl Task for Handlers {
     }
 
     async fn checkpoint(&self, _: &TtrpcContext, _: api::CheckpointTaskRequest) -> ttrpc::Result<Empty> {
-        Err(Error::Unsupported("checkpoints are not supported: the container's state cannot be written to disk".into()).into())
+        Err(Error::Unsupported("checkpoints are not supported: the container's state cannot be written to disk".into())
+            .into())
     }
 
     async fn connect(&self, context: &TtrpcContext, _: api::ConnectRequest) -> ttrpc::Result<api::ConnectResponse> {

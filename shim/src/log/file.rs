@@ -129,7 +129,10 @@ mod tests {
             target.write(line.as_bytes());
         }
         let text = |name: &str| fs::read_to_string(directory.path().join(name)).unwrap();
-        assert_eq!((text("x.log"), text("x.log.1"), text("x.log.2")), ("dddd\n".into(), "cccc\n".into(), "bbbb\n".into()));
+        assert_eq!(
+            (text("x.log"), text("x.log.1"), text("x.log.2")),
+            ("dddd\n".into(), "cccc\n".into(), "bbbb\n".into())
+        );
         assert!(!directory.path().join("x.log.3").exists());
     }
 

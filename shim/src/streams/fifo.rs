@@ -2,19 +2,15 @@
 //!
 //! Opening one never waits, and a reader that is gone for a while, as when containerd is started again, ends nothing.
 
-use std::{
-    io,
-    os::fd::OwnedFd,
-    rc::Rc,
-};
+use std::{io, os::fd::OwnedFd, rc::Rc};
 
 use rustix::{
     fs::{CWD, Mode, OFlags, openat},
     io::Errno,
 };
-use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, unix::AsyncFd};
 
-use super::{Input, Outbox};
+use super::{Input, Outbox, watched};
 
 /// Sends what a process prints into a FIFO.
 pub(crate) async fn spill(outbox: Rc<Outbox>, path: String) {
@@ -29,7 +25,7 @@ async fn spill_into(outbox: &Outbox, path: &str) -> io::Result<()> {
     use berth_core::stream::Kind;
     // Reading as well: then there is always a reader, and writing waits for the true one instead of failing.
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let fd = AsyncFd::new(openat(CWD, path, flags, Mode::empty())?)?;
+    let fd = watched(openat(CWD, path, flags, Mode::empty())?, Interest::WRITABLE)?;
     loop {
         let frames = outbox.next().await;
         if frames.is_empty() {
@@ -72,7 +68,7 @@ pub(crate) async fn feed(path: String, input: Rc<Input>, tty: bool) {
 
 async fn feed_from(path: &str, input: &Input) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let fd = AsyncFd::new(openat(CWD, path, flags, Mode::empty())?)?;
+    let fd = watched(openat(CWD, path, flags, Mode::empty())?, Interest::READABLE)?;
     let mut bytes = vec![0; 16 * 1024];
     loop {
         // Not ready before somebody has opened it for writing: only then does reading nothing mean the end.

@@ -22,10 +22,6 @@ impl Input {
         *self.fd.borrow_mut() = Some(fd);
     }
 
-    pub(crate) fn is_open(&self) -> bool {
-        self.fd.borrow().is_some()
-    }
-
     /// Writes all of it; false when nobody reads any more. Waits while the process does not read.
     pub(crate) async fn write(&self, mut bytes: &[u8]) -> bool {
         let Some(fd) = self.fd.borrow().clone() else { return false };

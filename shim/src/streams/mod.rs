@@ -8,10 +8,12 @@ mod fifo;
 mod input;
 mod outbox;
 mod output;
+mod watched;
 mod wiring;
 
 pub(crate) use fifo::{feed, spill};
 pub(crate) use input::Input;
 pub(crate) use outbox::{Outbox, Want, send};
 pub(crate) use output::Outputs;
+pub(crate) use watched::watched;
 pub(crate) use wiring::{Ends, Plug, wire};

@@ -2,7 +2,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    io,
     os::fd::OwnedFd,
     rc::Rc,
 };
@@ -123,17 +122,19 @@ impl Outputs {
         if source.ended.get() {
             return Taken::End;
         }
-        BUFFER.with_borrow_mut(|buffer| loop {
-            match rustix::io::read(source.fd.get_ref(), &mut buffer[..]) {
-                Ok(0) => return Taken::End,
-                Ok(length) => {
-                    self.hand_on(source.kind, &buffer[..length]);
-                    return Taken::Some(length);
+        BUFFER.with_borrow_mut(|buffer| {
+            loop {
+                match rustix::io::read(source.fd.get_ref(), &mut buffer[..]) {
+                    Ok(0) => return Taken::End,
+                    Ok(length) => {
+                        self.hand_on(source.kind, &buffer[..length]);
+                        return Taken::Some(length);
+                    }
+                    Err(Errno::INTR) => {}
+                    Err(Errno::AGAIN) => return Taken::NothingYet,
+                    // A terminal whose last user is gone says EIO.
+                    Err(_) => return Taken::End,
                 }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Taken::NothingYet,
-                // A terminal whose last user is gone says EIO.
-                Err(_) => return Taken::End,
             }
         })
     }
@@ -220,10 +221,4 @@ impl Outputs {
 
 fn stream(kind: Kind) -> Stream {
     if kind == Kind::Stderr { Stream::Stderr } else { Stream::Stdout }
-}
-
-/// A descriptor that wakes its readers and writers.
-pub(crate) fn watched(fd: OwnedFd) -> io::Result<Rc<AsyncFd<OwnedFd>>> {
-    rustix::io::ioctl_fionbio(&fd, true)?;
-    Ok(Rc::new(AsyncFd::new(fd)?))
 }

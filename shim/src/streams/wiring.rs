@@ -8,8 +8,9 @@ use std::{
 
 use berth_core::stream::Kind;
 use rustix::pipe::{PipeFlags, pipe_with};
+use tokio::io::Interest;
 
-use super::{Input, Outputs, output::watched};
+use super::{Input, Outputs, watched};
 use crate::{
     error::{During as _, Error},
     oci::Stdio,
@@ -76,18 +77,18 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
 impl Ends {
     /// Begins to read and to write, once the process exists.
     pub(crate) fn begin(self, console: Option<OwnedFd>, outputs: &Rc<Outputs>, input: &Input) -> Result<(), Error> {
-        let watch = |fd| watched(fd).during(|| "watching a stream");
+        let watch = |fd, interest| watched(fd, interest).during(|| "watching a stream");
         if let Some(console) = console {
-            let console = watch(console)?;
+            let console = watch(console, Interest::READABLE | Interest::WRITABLE)?;
             input.open(Rc::clone(&console));
             outputs.read(Kind::Stdout, console);
         }
         if let Some(stdin) = self.stdin {
-            input.open(watch(stdin)?);
+            input.open(watch(stdin, Interest::WRITABLE)?);
         }
         for (kind, fd) in [(Kind::Stdout, self.stdout), (Kind::Stderr, self.stderr)] {
             if let Some(fd) = fd {
-                outputs.read(kind, watch(fd)?);
+                outputs.read(kind, watch(fd, Interest::READABLE)?);
             }
         }
         Ok(())

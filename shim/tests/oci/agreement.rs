@@ -18,7 +18,8 @@ fn agree(bundle: &Bundle) -> String {
 
 #[test]
 fn credentials() {
-    let mut bundle = Bundle::script("grep -E '^(Cap|NoNewPrivs|Seccomp:|Groups|Uid|Gid|Umask)' /proc/self/status; id; env | sort");
+    let mut bundle =
+        Bundle::script("grep -E '^(Cap|NoNewPrivs|Seccomp:|Groups|Uid|Gid|Umask)' /proc/self/status; id; env | sort");
     let root = agree(&bundle);
     assert!(root.contains("CapEff:\t00000000a80425fb"), "{root}");
     assert!(root.contains("Seccomp:\t2"), "{root}");
@@ -44,10 +45,18 @@ fn mounts() {
     let host = bundle.path().join("shared");
     fs::create_dir(&host).unwrap();
     let mounts = bundle.config["mounts"].as_array_mut().unwrap();
-    mounts.push(json!({"destination": "/data/ro", "type": "bind", "source": host, "options": ["rbind", "ro", "rprivate"]}));
-    mounts.push(json!({"destination": "/data/rw", "type": "bind", "source": host, "options": ["bind", "nosuid", "noexec"]}));
-    mounts.push(json!({"destination": "/run", "type": "tmpfs", "source": "tmpfs", "options": ["noatime", "size=1m", "nodev"]}));
-    mounts.push(json!({"destination": "/etc/hosts", "type": "bind", "source": "/etc/hosts", "options": ["rbind", "rprivate"]}));
+    mounts.push(
+        json!({"destination": "/data/ro", "type": "bind", "source": host, "options": ["rbind", "ro", "rprivate"]}),
+    );
+    mounts.push(
+        json!({"destination": "/data/rw", "type": "bind", "source": host, "options": ["bind", "nosuid", "noexec"]}),
+    );
+    mounts.push(
+        json!({"destination": "/run", "type": "tmpfs", "source": "tmpfs", "options": ["noatime", "size=1m", "nodev"]}),
+    );
+    mounts.push(
+        json!({"destination": "/etc/hosts", "type": "bind", "source": "/etc/hosts", "options": ["rbind", "rprivate"]}),
+    );
     let seen = agree(&bundle);
     assert!(seen.contains("/data/ro ro"), "{seen}");
     bundle.config["root"]["readonly"] = json!(true);
@@ -78,13 +87,13 @@ fn what_is_masked_and_what_is_read_only() {
 
 #[test]
 fn limits_names_and_parameters() {
-    let script = "ulimit -Sn; ulimit -Hn; hostname; cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/shmmax;
+    let script =
+        "ulimit -Sn; ulimit -Hn; hostname; cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/shmmax;
         cat /proc/self/oom_score_adj; cd /sys/fs/cgroup; ls;
         cat memory/memory.limit_in_bytes cpu/cpu.shares cpu/cpu.cfs_quota_us pids/pids.max cpuset/cpuset.cpus;
         sort devices/devices.list; cat /proc/self/cgroup";
     let mut bundle = Bundle::script(script);
-    bundle.config["linux"]["sysctl"] =
-        json!({"net.ipv4.ip_unprivileged_port_start": "0", "kernel.shmmax": "67108864"});
+    bundle.config["linux"]["sysctl"] = json!({"net.ipv4.ip_unprivileged_port_start": "0", "kernel.shmmax": "67108864"});
     bundle.config["process"]["oomScoreAdj"] = json!(500);
     bundle.config["linux"]["resources"]["cpu"]["cpus"] = json!("0");
     agree(&bundle);
@@ -130,7 +139,9 @@ fn namespaces() {
 
 #[test]
 fn user_namespaces() {
-    let mut bundle = Bundle::script("cat /proc/self/uid_map; id -u; echo x > /dev/null && stat -c %u /bin/busybox; touch /tmp/x && stat -c %u /tmp/x");
+    let mut bundle = Bundle::script(
+        "cat /proc/self/uid_map; id -u; echo x > /dev/null && stat -c %u /bin/busybox; touch /tmp/x && stat -c %u /tmp/x",
+    );
     let namespaces = bundle.config["linux"]["namespaces"].as_array_mut().unwrap();
     namespaces.push(json!({"type": "user"}));
     bundle.config["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 100000, "size": 65536}]);

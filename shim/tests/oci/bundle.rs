@@ -11,8 +11,20 @@ use std::{
 use serde_json::{Value, json};
 
 const CAPABILITIES: [&str; 14] = [
-    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID",
-    "CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
 ];
 const APPLETS: [&str; 24] = [
     "sh", "cat", "true", "false", "echo", "id", "ls", "mount", "stat", "sleep", "hostname", "grep", "sort", "tty",
@@ -20,23 +32,23 @@ const APPLETS: [&str; 24] = [
 ];
 
 /// A bundle that goes away with its cgroups.
-pub struct Bundle {
+pub(crate) struct Bundle {
     directory: tempfile::TempDir,
-    pub config: Value,
-    pub id: String,
+    pub(crate) config: Value,
+    pub(crate) id: String,
 }
 
-pub fn capabilities() -> Value {
+pub(crate) fn capabilities() -> Value {
     json!({"bounding": CAPABILITIES, "effective": CAPABILITIES, "permitted": CAPABILITIES})
 }
 
 impl Bundle {
     /// One that runs a shell script.
-    pub fn script(script: &str) -> Self {
+    pub(crate) fn script(script: &str) -> Self {
         Self::new(&["/bin/sh", "-c", script])
     }
 
-    pub fn new(arguments: &[&str]) -> Self {
+    pub(crate) fn new(arguments: &[&str]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let id = format!("oci-test-{}-{number}", std::process::id());
@@ -101,20 +113,20 @@ impl Bundle {
         Self { directory, config, id }
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
 
-    pub fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         self.path().join("rootfs")
     }
 
-    pub fn write(&self) {
+    pub(crate) fn write(&self) {
         fs::write(self.path().join("config.json"), self.config.to_string()).unwrap();
     }
 
     /// Runs it with our engine.
-    pub fn run(&self, options: &[&str]) -> Ran {
+    pub(crate) fn run(&self, options: &[&str]) -> Ran {
         self.write();
         let mut command = Command::new(program());
         command.args(["run", self.path().to_str().unwrap(), &self.id]).args(options);
@@ -122,7 +134,7 @@ impl Bundle {
     }
 
     /// Runs it with runc itself.
-    pub fn run_with_runc(&self) -> Ran {
+    pub(crate) fn run_with_runc(&self) -> Ran {
         self.write();
         let mut command = Command::new("runc");
         let state = self.path().join("runc-state");
@@ -131,7 +143,7 @@ impl Bundle {
     }
 
     /// A process to execute in it, as a file.
-    pub fn process(&self, name: &str, arguments: &[&str]) -> String {
+    pub(crate) fn process(&self, name: &str, arguments: &[&str]) -> String {
         let mut process = self.config["process"].clone();
         process["args"] = json!(arguments);
         let path = self.path().join(name);
@@ -140,7 +152,7 @@ impl Bundle {
     }
 
     /// Directories of its cgroup that are still there.
-    pub fn cgroups(&self) -> Vec<PathBuf> {
+    pub(crate) fn cgroups(&self) -> Vec<PathBuf> {
         let mut all: Vec<PathBuf> =
             fs::read_dir("/sys/fs/cgroup").unwrap().map(|entry| entry.unwrap().path().join(&self.id)).collect();
         all.push(Path::new("/sys/fs/cgroup").join(&self.id));
@@ -158,7 +170,7 @@ impl Drop for Bundle {
 }
 
 /// The example, which cargo builds beside the tests.
-pub fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     let own = std::env::current_exe().unwrap();
     let program = own.parent().unwrap().parent().unwrap().join("examples/oci_run");
     assert!(program.exists(), "{} is not built; run the whole package's tests", program.display());
@@ -167,10 +179,10 @@ pub fn program() -> PathBuf {
 
 /// What came of it.
 #[derive(Debug)]
-pub struct Ran {
-    pub code: Option<i32>,
-    pub out: String,
-    pub err: String,
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl From<Output> for Ran {
@@ -182,7 +194,7 @@ impl From<Output> for Ran {
 
 impl Ran {
     #[track_caller]
-    pub fn ok(self) -> String {
+    pub(crate) fn ok(self) -> String {
         assert_eq!((self.code, self.err.as_str()), (Some(0), ""), "{}", self.out);
         self.out
     }

@@ -57,9 +57,10 @@ fn users_by_name() {
 #[test]
 fn a_step_that_fails_is_named_and_nothing_is_left() {
     let mut bundle = Bundle::script("true");
-    bundle.config["mounts"].as_array_mut().unwrap().push(
-        json!({"destination": "/data", "type": "bind", "source": "/no/such/source", "options": ["rbind"]}),
-    );
+    bundle.config["mounts"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"destination": "/data", "type": "bind", "source": "/no/such/source", "options": ["rbind"]}));
     told(&bundle.run(&[]), 125, "mounting onto /data: opening the source /no/such/source");
     bundle.config["mounts"].as_array_mut().unwrap().pop();
     bundle.config["linux"]["sysctl"] = json!({"vm.swappiness": "1"});

@@ -14,7 +14,10 @@ fn another_process_in_the_container() {
     let out = bundle.run(&["--exec", &first, "--exec", &second, "--signal", "9"]);
     assert_eq!(out.code, Some(137), "{out:?}");
     let out = out.out;
-    assert!(out.contains("CapEff:\t00000000a80425fb") && out.contains("Seccomp:\t2") && out.contains("\nbox\n"), "{out}");
+    assert!(
+        out.contains("CapEff:\t00000000a80425fb") && out.contains("Seccomp:\t2") && out.contains("\nbox\n"),
+        "{out}"
+    );
     assert!(out.contains("memory:/\n"), "it is in the container's cgroup: {out}");
     assert!(out.contains("exec exited 0") && out.contains("exec exited 7"), "{out}");
     assert!(out.contains("\n0\n1\n2\n3\nexec"), "nothing of the shim's is open: {out}");
@@ -35,7 +38,10 @@ fn a_missing_program_in_exec() {
 #[test]
 fn pause_statistics_signals() {
     let bundle = Bundle::script("trap 'echo told; exit 3' TERM; while :; do sleep 0.01; done");
-    let ready = bundle.process("a.json", &["/bin/sh", "-c", "until grep -q 'SigCgt:.*4[0-9a-f][0-9a-f][0-9a-f]$' /proc/1/status; do :; done"]);
+    let ready = bundle.process(
+        "a.json",
+        &["/bin/sh", "-c", "until grep -q 'SigCgt:.*4[0-9a-f][0-9a-f][0-9a-f]$' /proc/1/status; do :; done"],
+    );
     let ran = bundle.run(&["--exec", &ready, "--pause", "--stats", "--signal", "15"]);
     assert_eq!(ran.code, Some(3), "{ran:?}");
     for words in ["paused\n", "limit=64 memory-limit=134217728", "told\n"] {
@@ -75,7 +81,8 @@ fn hooks_run_in_their_places_and_are_told_the_state() {
     let mut bundle = Bundle::script("cat /seen");
     let log = bundle.path().join("hooks.log");
     let hook = bundle.path().join("hook");
-    fs::write(&hook, format!("#!/bin/sh\necho $1 $(cat | grep -o '\"status\":\"[a-z]*\"') >> {}\n", log.display())).unwrap();
+    fs::write(&hook, format!("#!/bin/sh\necho $1 $(cat | grep -o '\"status\":\"[a-z]*\"') >> {}\n", log.display()))
+        .unwrap();
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
     let one = |name: &str| json!([{"path": hook, "args": ["hook", name], "timeout": 10}]);
     bundle.config["hooks"] = json!({
@@ -86,11 +93,15 @@ fn hooks_run_in_their_places_and_are_told_the_state() {
     assert_eq!(bundle.run(&[]).ok(), "from inside\n");
     let seen = fs::read_to_string(&log).unwrap();
     let expected = [
-        "prestart \"status\":\"creating\"", "createRuntime \"status\":\"creating\"",
-        "createContainer \"status\":\"creating\"", "poststart \"status\":\"running\"", "poststop \"status\":\"stopped\"",
+        "prestart \"status\":\"creating\"",
+        "createRuntime \"status\":\"creating\"",
+        "createContainer \"status\":\"creating\"",
+        "poststart \"status\":\"running\"",
+        "poststop \"status\":\"stopped\"",
     ];
     assert_eq!(seen.lines().collect::<Vec<_>>(), expected);
-    bundle.config["hooks"] = json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "echo broken >&2; exit 3"]}]});
+    bundle.config["hooks"] =
+        json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "echo broken >&2; exit 3"]}]});
     let ran = bundle.run(&[]);
     assert!(ran.code == Some(125) && ran.err.contains("broken"), "{ran:?}");
 }

@@ -13,7 +13,7 @@ mod specified;
 
 pub(crate) use api::{Attributes, attach, bind_of, bind_of_path, new_mount, propagate, set_attributes};
 pub(crate) use beneath::Root;
-pub(crate) use options::Options;
 pub(crate) use masks::{make_readonly, mask};
+pub(crate) use options::Options;
 pub(crate) use root::{finish, path as root_path, pivot, prepare, ready_binds};
 pub(crate) use specified::{PROC, Surroundings, mount_all};
