@@ -17,12 +17,18 @@ pub(crate) enum Error {
          are allowed. If you intended to pass a host directory, use absolute path"
     )]
     BadName { name: String },
+    #[error("create {name}: volume name is too short, names should be at least two alphanumeric characters")]
+    ShortName { name: String },
     #[error("invalid mount config for type \"{kind}\": {why}")]
     BadMount { kind: &'static str, why: String },
     #[error("Duplicate mount point: {target}")]
     Duplicate { target: String },
     #[error("{what} {path}: {source}")]
     Io { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("a root file system of {count} mounts cannot be looked at to fill volumes")]
+    Stacked { count: usize },
+    #[error("cannot mount the image to fill volumes from it: {source}")]
+    Rootfs { source: io::Error },
     #[error("cannot fill volume {name} with the image's {path}: {source}")]
     Fill { name: String, path: String, source: io::Error },
     #[error("{what} panicked")]
@@ -40,13 +46,19 @@ impl Error {
         match self {
             Self::NotFound { .. } => Kind::NotFound,
             Self::InUse { .. } => Kind::FailedPrecondition,
-            Self::BadName { .. } | Self::BadMount { .. } | Self::Duplicate { .. } => Kind::InvalidArgument,
+            Self::BadName { .. } | Self::ShortName { .. } | Self::BadMount { .. } | Self::Duplicate { .. } => {
+                Kind::InvalidArgument
+            }
             Self::Io { source, .. } | Self::Fill { source, .. }
                 if matches!(source.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) =>
             {
                 Kind::ResourceExhausted
             }
-            Self::Io { .. } | Self::Fill { .. } | Self::Panicked { .. } => Kind::Internal,
+            Self::Stacked { .. }
+            | Self::Rootfs { .. }
+            | Self::Io { .. }
+            | Self::Fill { .. }
+            | Self::Panicked { .. } => Kind::Internal,
         }
     }
 }

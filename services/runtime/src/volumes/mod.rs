@@ -3,9 +3,14 @@
 //! A volume is the directory `<name>/_data`; that directory is the record. Beside it lies `volume.json` with what is
 //! only told, never needed. What is deleted is renamed away first and cleaned afterwards.
 
+mod copy;
 mod error;
 mod fill;
+mod mounts;
+mod rootfs;
+mod trash;
 mod volume;
+mod volumes;
 
 pub(crate) use error::Error;
-pub(crate) use volume::{Volume, Volumes};
+pub(crate) use volumes::Volumes;
