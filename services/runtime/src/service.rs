@@ -32,8 +32,8 @@ pub async fn run(node: Node) -> Result<(), Error> {
     tokio::spawn(Arc::clone(&containers).settle(known, jobs));
     let routes = grpc::routes(&node, &containers);
     serve::notify_ready();
-    tokio::try_join!(async { Ok(socket.serve(routes.clone()).await?) }, async { Ok(faces.serve(routes.clone()).await?) })
-        .map(|_: ((), ())| ())
+    tokio::try_join!(socket.serve(routes.clone()), faces.serve(routes))?;
+    Ok(())
 }
 
 async fn open(node: &Node, settings: Settings) -> Result<(Arc<Containers>, Contents)> {

@@ -3,6 +3,7 @@
 mod containers;
 mod index;
 pub(crate) mod lifecycle;
+mod list;
 mod live;
 pub(crate) mod names;
 pub(crate) mod record;
@@ -13,6 +14,7 @@ mod store;
 
 pub(crate) use containers::{Containers, Directories, Told, blocking};
 pub(crate) use index::Index;
+pub(crate) use list::Wanted;
 pub(crate) use live::{Attachment, Container, Early, Live};
 pub(crate) use record::{Record, State, Status, Time};
 pub(crate) use store::{Contents, Job, Store};

@@ -5,8 +5,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use berth_proto::berth::runtime::v1::{ContainerSpec, MountPoint, NetworkEndpoint, PortMapping};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
-
 /// A container, as it is filed under its id.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -19,8 +17,6 @@ pub(crate) struct Record {
     pub(crate) image: String,
     /// Digest of the image's configuration.
     pub(crate) image_id: String,
-    /// The image's configuration, byte for byte, so that a start needs nobody for it.
-    pub(crate) image_config: String,
     /// What was asked for, completed with the image's configuration.
     pub(crate) spec: ContainerSpec,
     /// The program and its arguments.
@@ -74,6 +70,11 @@ impl Status {
         matches!(self, Self::Running | Self::Paused)
     }
 
+    /// `ps` shows it without being asked for more.
+    pub(crate) fn is_up(self) -> bool {
+        self.is_live() || self == Self::Restarting
+    }
+
     /// As Docker spells it.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -113,16 +114,6 @@ impl Time {
     /// How long after `earlier` this is.
     pub(crate) fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
-    }
-
-    /// Reads RFC 3339.
-    ///
-    /// # Errors
-    /// It is no time, or one before 1970.
-    pub(crate) fn parse(text: &str) -> Result<Self> {
-        let invalid = || Error::Invalid(format!("{text:?} is no time as RFC 3339 writes it (2006-01-02T15:04:05Z)"));
-        let time: jiff::Timestamp = text.parse().map_err(|_| invalid())?;
-        u64::try_from(time.as_nanosecond()).map(Self).map_err(|_| invalid())
     }
 
     /// RFC 3339 with nanoseconds.
@@ -166,8 +157,6 @@ mod tests {
     #[test]
     fn times_have_nanoseconds() {
         assert_eq!(Time(1_500_000_000_000_000_001).rfc3339(), "2017-07-14T02:40:00.000000001Z");
-        assert_eq!(Time::parse("2017-07-14T02:40:00.000000001Z").unwrap(), Time(1_500_000_000_000_000_001));
-        assert!(Time::parse("1969-01-01T00:00:00Z").is_err() && Time::parse("today").is_err());
         assert_eq!(Time(0).rfc3339(), "1970-01-01T00:00:00.000000000Z");
     }
 

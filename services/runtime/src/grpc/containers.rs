@@ -22,7 +22,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{Answers, QUEUE, attach, convert, exec, logs, status};
 use crate::{
     container::{
-        Containers,
+        Containers, Wanted,
         lifecycle::{Condition, Created, Order, Pull, remove::Remove, stop::Stop, wait},
     },
     error::Error,
@@ -124,7 +124,8 @@ impl containers_server::Containers for Service {
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
-        let containers = self.0.list(&request.into_inner()).map_err(status)?;
+        let ListRequest { all, filters, last } = request.into_inner();
+        let containers = self.0.list(&Wanted { all, filters, last: last as usize }).map_err(status)?;
         let containers = containers.iter().map(|container| convert::container(&self.0, container)).collect();
         Ok(Response::new(ListResponse { containers }))
     }

@@ -10,9 +10,10 @@ use tonic::{Request, Response, Status};
 
 use super::{Answers, convert, status};
 use crate::{
-    container::{Containers, Status as ContainerStatus, Time},
+    container::{Containers, Status as ContainerStatus},
     events::Filter,
     host::Host,
+    instant,
 };
 
 /// Version of the API in `proto/`.
@@ -87,8 +88,8 @@ impl system_server::System for Service {
 
     async fn events(&self, request: Request<EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
         let EventsRequest { since, until, filters } = request.into_inner();
-        let time = |text: &str| if text.is_empty() { Ok(None) } else { Time::parse(text).map(Some) };
-        let (since, until) = (time(&since).map_err(status)?, time(&until).map_err(status)?);
+        let since = instant::parse(&since, "since").map_err(status)?;
+        let until = instant::parse(&until, "until").map_err(status)?;
         let follower = self.containers.events.follow(since, until, Filter::parse(&filters).map_err(status)?);
         let events = futures::stream::unfold(follower, |mut follower| async move {
             let event = follower.next().await?;

@@ -157,13 +157,13 @@ impl Containers {
     ) -> Result<()> {
         let image = self.image(record, order, progress).await?;
         record.image_id.clone_from(&image.id);
-        record.image_config = String::from_utf8_lossy(&image.config).into_owned();
         let config = ImageConfiguration::from_reader(&image.config[..])
             .map_err(|e| Error::Invalid(format!("the configuration of image {} cannot be used: {e}", record.image)))?;
         let completed = spec::complete(&mut record.spec, &config).map_err(said)?;
         record.args = completed.args;
         record.exposed_ports = completed.exposed_ports;
         warnings.extend(completed.warnings);
+        self.name_host(record);
         let directory = self.directory(&record.id);
         let make_directory = blocking("making a container's directory", move || {
             fs::create_dir_all(&directory).map_err(Error::io("cannot make", &directory))
@@ -178,6 +178,23 @@ impl Containers {
         }
         made?;
         self.volumes.fill(&volumes?, &rootfs?).await.map_err(said)
+    }
+
+    /// What the container calls itself, where nobody says: its id, or what whoever shares its network is called.
+    fn name_host(&self, record: &mut Record) {
+        let other = record.spec.network_mode.strip_prefix("container:").and_then(|other| self.find(other).ok());
+        if let Some(other) = other {
+            let other = other.record();
+            record.spec.hostname.clone_from(&other.spec.hostname);
+            record.spec.domainname.clone_from(&other.spec.domainname);
+        }
+        if record.spec.hostname.is_empty() {
+            record.spec.hostname = if record.spec.network_mode == "host" || record.spec.uts_mode == "host" {
+                rustix::system::uname().nodename().to_string_lossy().into_owned()
+            } else {
+                record.short_id().to_owned()
+            };
+        }
     }
 
     /// The image, in use by the container from now on, pulled where that is asked for.

@@ -1,11 +1,9 @@
 //! Start: network, bundle, shim, attached clients, and then the program. Whatever fails undoes everything, and the
 //! record says why.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use berth_core::bundle::Options;
-use oci_spec::image::ImageConfiguration;
-
 use super::create::said;
 use crate::{
     container::{
@@ -223,10 +221,24 @@ impl Containers {
             let names = names(record, mode, attachment);
             network::files::write(&files, &names).map_err(said)?;
         }
-        let image = ImageConfiguration::from_reader(record.image_config.as_bytes())
-            .map_err(|e| Error::Invalid(format!("the configuration of image {} cannot be used: {e}", record.image)))?;
-        let _ = (&image, own_network, pid_of, ipc_of);
-        Err(Error::Request("spec"))
+        let parent = if record.spec.cgroup_parent.is_empty() {
+            &self.settings.cgroup_parent
+        } else {
+            &record.spec.cgroup_parent
+        };
+        let input = spec::Input {
+            id: &record.id,
+            spec: &record.spec,
+            args: &record.args,
+            mounts: &record.mounts,
+            network: if own_network { spec::Network::Own } else { spec::Network::Host },
+            pid_of,
+            ipc_of,
+            files: &files,
+            cgroups_path: &Path::new("/").join(parent).join(&record.id),
+        };
+        let config = spec::build(&input).map_err(said)?;
+        serde_json::to_vec(&config).map_err(|e| Error::Invalid(format!("the configuration cannot be written down: {e}")))
     }
 
     /// Clients that attached before the start are connected, so that they see the first byte.
