@@ -6,6 +6,7 @@
 //! committed and moved into another stack.
 
 use std::{
+    collections::HashSet,
     ffi::OsStr,
     fs,
     os::fd::AsFd as _,
@@ -58,7 +59,8 @@ impl Driver for Overlay2 {
 
     fn mounts(&self, directories: &Directories, own: Option<Id>, lower: &[Id]) -> Vec<Mount> {
         let files = |id: Id| directories.files(id);
-        match (own, lower) {
+        let lower = once(lower);
+        match (own, lower.as_slice()) {
             (Some(own), []) => return vec![bind(&files(own), false)],
             (None, [only]) => return vec![bind(&files(*only), true)],
             _ => {}
@@ -140,6 +142,13 @@ fn wanted(
     Ok(wanted)
 }
 
+/// overlayfs takes a directory only once. Of a layer that is in a stack several times the uppermost counts: it has every
+/// path that the lower ones have, and hides all that they hide.
+fn once(stack: &[Id]) -> Vec<Id> {
+    let mut seen = HashSet::new();
+    stack.iter().copied().filter(|id| seen.insert(*id)).collect()
+}
+
 /// Gives a directory the attributes of another.
 fn take_over(from: &Path, to: &Path) -> Result<(), Error> {
     let here = OsStr::new(".");
@@ -164,7 +173,7 @@ fn merged(
     let mountpoint = directories.path(upper).join("merged");
     fs::create_dir(&mountpoint).map_err(Error::io("cannot make", &mountpoint))?;
     // Relative, so that many of them still fit into the one page that mount(2) takes.
-    let lower: Vec<String> = stack.iter().map(|id| format!("{id}/fs")).collect();
+    let lower: Vec<String> = once(stack).iter().map(|id| format!("{id}/fs")).collect();
     let options =
         format!("{},workdir={upper}/work,upperdir={upper}/fs,lowerdir={}", OPTIONS.join(","), lower.join(":"));
     privately(|| {

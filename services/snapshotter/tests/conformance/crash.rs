@@ -181,8 +181,7 @@ async fn a_directory_that_is_gone_is_forgotten(driver: &'static str) {
 async fn one_process_a_root(driver: &'static str) {
     let service = Service::start(driver).await;
     service.prepare("kept", "").await.unwrap();
-    let second =
-        std::process::Command::new(crate::service::program()).arg(service.home()).arg(driver).output().unwrap();
+    let second = crate::service::program(service.home(), driver).output().unwrap();
     assert!(!second.status.success());
     let error = String::from_utf8_lossy(&second.stderr);
     assert!(error.contains("Taken") || error.contains("another snapshotter"), "{error}");

@@ -32,7 +32,8 @@ impl Mounted {
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        let mut path = PathBuf::from(format!("/proc/self/fd/{}/", self.0.as_fd().as_raw_fd()));
+        // Also for other programs.
+        let mut path = PathBuf::from(format!("/proc/{}/fd/{}/", std::process::id(), self.0.as_fd().as_raw_fd()));
         if !name.is_empty() {
             path.push(name);
         }

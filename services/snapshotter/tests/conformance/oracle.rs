@@ -57,13 +57,13 @@ async fn as_umoci_unpacks_it(driver: &'static str) {
     let service = Service::start(driver).await;
     // Trees of the machine itself, as many kinds of files as it has.
     let tar = |arguments: &[&str]| {
-        let fixed = ["--create", "--file=-", "--directory=/", "--xattrs", "--xattrs-include=*", "--numeric-owner"];
+        let fixed = ["--create", "--file=-", "--directory=/", "--numeric-owner"];
         run("tar", &fixed.iter().chain(arguments).map(OsStr::new).collect::<Vec<_>>())
     };
     let capability: &[u8] = &[1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let layers: Vec<Layer> = vec![
         Archive::new().entry(tar::EntryType::Directory, "./", b"", |header| header.set_mode(0o750)).layer(),
-        Layer::of(tar(&["--format=pax", "etc", "bin", "sbin", "usr/bin/passwd", "usr/bin/mount", "usr/bin/chage"])),
+        Layer::of(tar(&["--format=pax", "--xattrs", "--xattrs-include=*", "etc", "bin", "sbin", "usr/bin/passwd", "usr/bin/mount", "usr/bin/chage"])),
         Layer::of(tar(&[
             "--format=gnu",
             "usr/share/doc/tar",

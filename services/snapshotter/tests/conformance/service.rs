@@ -9,6 +9,7 @@ use std::{
 
 use berth_core::{
     Failure,
+    config::Node,
     connect::{Channel, lazy},
 };
 use berth_proto::{
@@ -118,7 +119,7 @@ impl Service {
 
     pub(crate) async fn apply_as(&self, layer: &Layer, media_type: &str) -> Result<ApplyDone, Failure> {
         let path = self.blob(&layer.blob);
-        let mut apply = self.begin(&path, &layer.diff_id, media_type).await?;
+        let apply = self.begin(&path, &layer.diff_id, media_type).await?;
         apply.say(Message::Available(layer.blob.len() as u64)).await;
         apply.say(Message::Finish(ApplyFinish {})).await;
         let done = apply.done().await;
@@ -208,7 +209,7 @@ fn spawn(home: &Path, driver: &str) -> (Child, Channel) {
     let _ = fs::remove_file(&socket);
     let watch = Inotify::init(InitFlags::IN_CLOEXEC).unwrap();
     watch.add_watch(&state, AddWatchFlags::IN_MOVED_TO).unwrap();
-    let mut child = Command::new(program()).arg(home).arg(driver).stdin(Stdio::null()).spawn().unwrap();
+    let mut child = program(home, driver).spawn().unwrap();
     while !socket.exists() {
         // A process that fails at the start would never make its socket.
         if let Some(status) = child.try_wait().unwrap() {
@@ -222,11 +223,26 @@ fn spawn(home: &Path, driver: &str) -> (Child, Channel) {
     (child, lazy(&socket))
 }
 
-/// The example beside this test's binary.
-pub(crate) fn program() -> PathBuf {
-    let own = std::env::current_exe().unwrap();
-    let target = own.parent().and_then(Path::parent).unwrap();
-    target.join("examples/snapshotter")
+/// Where the service works that this process is; unset where it is the test itself.
+const HOME: &str = "BERTH_TEST_SNAPSHOTTER_HOME";
+const DRIVER: &str = "BERTH_TEST_SNAPSHOTTER_DRIVER";
+
+/// The service as a process of its own: this binary again, as nothing but [`process`].
+pub(crate) fn program(home: &Path, driver: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "service::process", "--nocapture", "--quiet"]).env(HOME, home).env(DRIVER, driver);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
+#[test]
+fn process() {
+    let Some(home) = std::env::var_os(HOME).map(PathBuf::from) else { return };
+    let mut node = Node::default();
+    (node.root, node.state) = (home.join("root"), home.join("state"));
+    node.set(berth_snapshotter::NAME, "driver", &std::env::var(DRIVER).unwrap()).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(berth_snapshotter::run(node)).unwrap();
 }
 
 /// A call of Apply under way.

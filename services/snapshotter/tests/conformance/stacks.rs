@@ -38,7 +38,7 @@ async fn many_layers(driver: &'static str) {
         }
     }
     let chain = service.compose(&layers).await.unwrap();
-    for count in [128, most] {
+    for count in std::collections::BTreeSet::from([128, most]) {
         let parent = &chain[count - 1];
         let mounted = Mounted::new(&service.prepare(&format!("container-{count}"), parent).await.unwrap());
         assert_eq!(mounted.names("d"), [format!("own-{}", count - 1)]);
