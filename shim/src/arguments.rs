@@ -1,8 +1,11 @@
 //! What a shim is started with: the flags of shim v2, one dash as Go writes them, and a word that says what to do.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
-use crate::error::Error;
+use crate::error::{During as _, Error};
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,11 +35,18 @@ pub struct Arguments {
     pub publish_binary: String,
     /// Say more.
     pub debug: bool,
-    /// Where a shim started by [`Action::Start`] listens: it hands this to itself.
-    pub socket: String,
 }
 
 impl Arguments {
+    /// The bundle's true path; without the flag it is the working directory.
+    ///
+    /// # Errors
+    /// There is no such directory.
+    pub fn bundle(&self) -> Result<PathBuf, Error> {
+        let named = if self.bundle.as_os_str().is_empty() { Path::new(".") } else { &self.bundle };
+        std::fs::canonicalize(named).during(|| format!("finding the bundle {}", named.display()))
+    }
+
     /// Reads a command line without the program's name.
     ///
     /// # Errors
@@ -74,7 +84,6 @@ impl Arguments {
                         "bundle" => arguments.bundle = value.into(),
                         "address" => arguments.address = text,
                         "publish-binary" => arguments.publish_binary = text,
-                        "socket" => arguments.socket = text,
                         other => return Err(Error::Usage(format!("there is no flag -{other}"))),
                     }
                 }

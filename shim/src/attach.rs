@@ -29,7 +29,7 @@ pub(crate) async fn serve(shim: Rc<Shim>, listener: UnixListener) {
                 });
             }
             Err(error) => {
-                eprintln!("accepting a client: {error}");
+                crate::note::note!("accepting a client: {error}");
                 // Out of descriptors, most likely: they come back when others leave.
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }

@@ -6,6 +6,7 @@ use berth_core::bundle::{EXIT, ExitRecord, INIT_PID, ROOTFS};
 use containerd_shim_protos::{api::DeleteResponse, protobuf::Message as _};
 
 use crate::{
+    address,
     arguments::Arguments,
     error::{During as _, Error},
     log::now_ns,
@@ -18,11 +19,9 @@ use crate::{
 /// # Errors
 /// Something cannot be removed; calling again goes on.
 pub fn delete(arguments: &Arguments) -> Result<(), Error> {
-    let bundle =
-        if arguments.bundle.as_os_str().is_empty() { std::path::PathBuf::from(".") } else { arguments.bundle.clone() };
     let mut response =
         DeleteResponse { exit_status: 137, exited_at: Some(timestamp(now_ns())).into(), ..Default::default() };
-    if let Ok(bundle) = fs::canonicalize(&bundle) {
+    if let Ok(bundle) = arguments.bundle() {
         let pid = fs::read_to_string(bundle.join(INIT_PID)).ok().and_then(|text| text.trim().parse().ok());
         response.pid = pid.unwrap_or(0);
         if let Ok(Some(exit)) = berth_core::bundle::read::<ExitRecord>(&bundle, EXIT) {
@@ -32,6 +31,7 @@ pub fn delete(arguments: &Arguments) -> Result<(), Error> {
         oci::remove(&bundle)?;
         // The shim's mounts went with it; those of another runtime service are in the host's namespace.
         rootfs::clear(&bundle.join(ROOTFS));
+        address::forget(&bundle);
     }
     let bytes = response.write_to_bytes().during(|| "packing the answer")?;
     std::io::stdout().write_all(&bytes).during(|| "answering")

@@ -1,7 +1,7 @@
 //! What happens to the container, told to containerd: over ttrpc to its events service, in order, with retries, and never
 //! holding anything up. Bundles of ours have nobody to tell: the runtime service asks.
 
-use std::{rc::Rc, time::Duration};
+use std::{cell::Cell, rc::Rc, time::Duration};
 
 use containerd_shim_protos::{
     api,
@@ -11,7 +11,7 @@ use containerd_shim_protos::{
     shim_async::{Client, EventsClient},
     ttrpc::{self, context},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::{
     process::{Exit, Process},
@@ -27,23 +27,45 @@ const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Where events go.
 #[derive(Debug, Default)]
-pub(crate) struct Events(Option<mpsc::Sender<Envelope>>);
+pub(crate) struct Events {
+    sender: Option<mpsc::Sender<Envelope>>,
+    waiting: Rc<Waiting>,
+}
+
+/// How many are not sent yet.
+#[derive(Debug, Default)]
+struct Waiting {
+    count: Cell<usize>,
+    none: Notify,
+}
 
 impl Events {
     /// Publishes to containerd's socket. Must run within the runtime's local tasks.
     pub(crate) fn to(address: &str) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING);
-        tokio::task::spawn_local(publish(address.trim_start_matches("unix://").to_owned(), receiver));
-        Self(Some(sender))
+        let waiting = Rc::<Waiting>::default();
+        let address = address.trim_start_matches("unix://").to_owned();
+        tokio::task::spawn_local(publish(address, receiver, Rc::clone(&waiting)));
+        Self { sender: Some(sender), waiting }
     }
 
     /// Somebody listens.
     pub(crate) fn are_wanted(&self) -> bool {
-        self.0.is_some()
+        self.sender.is_some()
+    }
+
+    /// Waits until all are sent, but not for ever.
+    pub(crate) async fn flushed(&self) {
+        let all = async {
+            while self.waiting.count.get() > 0 {
+                self.waiting.none.notified().await;
+            }
+        };
+        let _ = tokio::time::timeout(DEADLINE, all).await;
     }
 
     fn send<M: MessageFull>(&self, shim: &Shim, topic: &str, message: &M) {
-        let Some(sender) = &self.0 else { return };
+        let Some(sender) = &self.sender else { return };
         let Ok(value) = message.write_to_bytes() else { return };
         let event = Any { type_url: M::descriptor().full_name().to_owned(), value, ..Any::default() };
         let envelope = Envelope {
@@ -53,8 +75,10 @@ impl Events {
             event: Some(event).into(),
             ..Envelope::default()
         };
-        if sender.try_send(envelope).is_err() {
-            eprintln!("the event {topic} is lost: {WAITING} others wait for containerd");
+        if sender.try_send(envelope).is_ok() {
+            self.waiting.count.set(self.waiting.count.get() + 1);
+        } else {
+            crate::note::note!("the event {topic} is lost: {WAITING} others wait for containerd");
         }
     }
 
@@ -145,7 +169,7 @@ impl Events {
     }
 }
 
-async fn publish(path: String, mut events: mpsc::Receiver<Envelope>) {
+async fn publish(path: String, mut events: mpsc::Receiver<Envelope>, waiting: Rc<Waiting>) {
     let mut client = None;
     while let Some(envelope) = events.recv().await {
         let topic = envelope.topic.clone();
@@ -153,10 +177,14 @@ async fn publish(path: String, mut events: mpsc::Receiver<Envelope>) {
         for attempt in 1..=TRIES {
             match forward(&path, &mut client, &request).await {
                 Ok(()) => break,
-                Err(error) if attempt == TRIES => eprintln!("publishing the event {topic}: {error}"),
+                Err(error) if attempt == TRIES => crate::note::note!("publishing the event {topic}: {error}"),
                 // Until containerd listens again nothing tells that it does.
                 Err(_) => tokio::time::sleep(Duration::from_millis(100) * 4u32.pow(attempt - 1)).await,
             }
+        }
+        waiting.count.set(waiting.count.get() - 1);
+        if waiting.count.get() == 0 {
+            waiting.none.notify_one();
         }
     }
 }

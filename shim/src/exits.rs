@@ -30,7 +30,7 @@ impl Shim {
                 // Nix knows no real-time signals; whoever was ended by one is reaped all the same.
                 Ok(_) | Err(Errno::EINTR | Errno::EINVAL) => continue,
                 Err(error) => {
-                    eprintln!("reaping: {error}");
+                    crate::note::note!("reaping: {error}");
                     return;
                 }
             };
@@ -71,7 +71,7 @@ impl Shim {
         if self.options.is_some()
             && let Err(error) = berth_core::bundle::write(&self.bundle, EXIT, &record)
         {
-            eprintln!("recording the exit: {error}");
+            crate::note::note!("recording the exit: {error}");
         }
     }
 }

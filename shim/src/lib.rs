@@ -4,6 +4,7 @@
 //! One thread does everything. Nothing here may start another: the engine clones a child that goes on in a copy of this
 //! process, and a lock that another thread holds would stay locked there.
 
+mod address;
 pub mod arguments;
 mod attach;
 mod delete;
@@ -15,6 +16,7 @@ mod life;
 mod log;
 mod memory;
 mod metrics;
+mod note;
 pub mod oci;
 mod process;
 mod rootfs;
@@ -23,9 +25,11 @@ mod shim;
 mod signals;
 mod spans;
 mod stamp;
+mod start;
 mod streams;
 mod task;
 
 pub use delete::delete;
 pub use error::Error;
 pub use serve::{Inherited, serve};
+pub use start::start;

@@ -176,7 +176,7 @@ pub(crate) fn connect(process: &Rc<Process>, ends: Ends, console: Option<std::os
 /// What could not be done as asked is told where people look.
 pub(crate) fn warn(warnings: &mut Vec<String>) {
     for warning in warnings.drain(..) {
-        eprintln!("warning: {warning}");
+        crate::note::note!("warning: {warning}");
     }
 }
 

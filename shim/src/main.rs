@@ -24,7 +24,7 @@ fn run() -> Result<(), Error> {
             let inherited = Inherited::take()?;
             berth_shim::serve(arguments, inherited)
         }
-        Action::Start => Err(Error::Unsupported("start".into())),
+        Action::Start => berth_shim::start(&arguments),
         Action::Delete => berth_shim::delete(&arguments),
         Action::Version => {
             println!("containerd-shim-berth-v2 {}", env!("CARGO_PKG_VERSION"));

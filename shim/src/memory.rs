@@ -14,7 +14,7 @@ impl Shim {
         }
         let events = match self.with_container(|engine, container| engine.oom_events(container)) {
             Ok(events) => events,
-            Err(error) => return eprintln!("warning: {error}"),
+            Err(error) => return crate::note::note!("warning: {error}"),
         };
         let Ok(fd) = events.as_fd().try_clone_to_owned() else { return };
         let Ok(watched) = watched(fd, Interest::READABLE) else { return };

@@ -10,7 +10,7 @@ use std::{
     rc::Rc,
 };
 
-use berth_core::bundle::{ATTACH_SOCKET, NETNS_FD, OPTIONS, SHIM_PID, SHIM_SOCKET_FD, SPANS};
+use berth_core::bundle::{ATTACH_SOCKET, NETNS_FD, OPTIONS, SHIM_PID, SHIM_SOCKET_FD};
 use containerd_shim_protos::ttrpc::{r#async::Server, asynchronous::transport::Listener};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use crate::{
+    address,
     arguments::Arguments,
     attach,
     error::{During as _, Error},
@@ -107,7 +108,7 @@ async fn hold(
     listener.set_nonblocking(true).during(|| "preparing the socket")?;
     let listener = tokio::net::UnixListener::from_std(listener).during(|| "preparing the socket")?;
     let mut server = Server::new().add_listener(Listener::from(listener)).register_service(services);
-    server.start().await.during(|| format!("serving {SPANS}"))?;
+    server.start().await.during(|| "serving")?;
     loop {
         tokio::select! {
             _ = children.recv() => shim.reap(),
@@ -117,6 +118,8 @@ async fn hold(
             () = shim.end.notified() => break,
         }
     }
+    shim.events.flushed().await;
+    address::forget(bundle);
     // What was answered is sent before the process ends; everything is ready to be, so a few rounds suffice.
     for _ in 0..64 {
         tokio::task::yield_now().await;

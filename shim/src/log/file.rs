@@ -86,7 +86,11 @@ impl Target {
             Ok(()) => {
                 self.size += lines.len() as u64;
                 if self.lost > 0 {
-                    eprintln!("the log {} is written again; {} bytes were lost", self.path.display(), self.lost);
+                    crate::note::note!(
+                        "the log {} is written again; {} bytes were lost",
+                        self.path.display(),
+                        self.lost
+                    );
                     self.lost = 0;
                 }
             }
@@ -102,7 +106,7 @@ impl Target {
 
     fn failed(&mut self, bytes: u64, error: &io::Error) {
         if self.lost == 0 {
-            eprintln!("writing the log {}: {error}; the container goes on without", self.path.display());
+            crate::note::note!("writing the log {}: {error}; the container goes on without", self.path.display());
         }
         self.lost += bytes.max(1);
     }

@@ -342,7 +342,7 @@ struct Line {
 fn complaint(log: &Path, program: &str, status: &str) -> Error {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
-    let said = lines.filter(|line| line.level == "error").last().map(|line| line.msg).unwrap_or_default();
+    let said = lines.rev().find(|line| line.level == "error").map(|line| line.msg).unwrap_or_default();
     classify(program, if said.is_empty() { status } else { &said })
 }
 

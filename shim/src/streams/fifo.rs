@@ -16,7 +16,7 @@ use super::{Input, Outbox, watched};
 pub(crate) async fn spill(outbox: Rc<Outbox>, path: String) {
     let done = spill_into(&outbox, &path).await;
     if let Err(error) = done {
-        eprintln!("writing to {path}: {error}");
+        crate::note::note!("writing to {path}: {error}");
     }
     outbox.abandon();
 }
@@ -58,7 +58,7 @@ async fn write_all(fd: &AsyncFd<OwnedFd>, mut bytes: &[u8]) -> io::Result<()> {
 /// Sends what comes out of a FIFO to a process, until those who wrote to it have closed it.
 pub(crate) async fn feed(path: String, input: Rc<Input>, tty: bool) {
     if let Err(error) = feed_from(&path, &input).await {
-        eprintln!("reading from {path}: {error}");
+        crate::note::note!("reading from {path}: {error}");
     }
     // A terminal stays when nobody types.
     if !tty {

@@ -114,15 +114,21 @@ impl Outbox {
             if self.gone.get() {
                 return Vec::new();
             }
-            let mut queue = self.queue.borrow_mut();
-            if !queue.is_empty() {
-                let count = queue.len().min(TOGETHER);
-                return queue.drain(..count).collect();
+            if let Some(frames) = self.take() {
+                return frames;
             }
-            queue.shrink_to(TOGETHER);
-            drop(queue);
             self.news.notified().await;
         }
+    }
+
+    fn take(&self) -> Option<Vec<(Kind, Bytes)>> {
+        let mut queue = self.queue.borrow_mut();
+        if queue.is_empty() {
+            queue.shrink_to(TOGETHER);
+            return None;
+        }
+        let count = queue.len().min(TOGETHER);
+        Some(queue.drain(..count).collect())
     }
 
     pub(crate) fn sent(&self, bytes: usize) {
