@@ -142,9 +142,12 @@ impl Channel {
     }
 }
 
-/// The message names the socket already.
+/// The reason alone: the message names the socket already.
 fn bare(error: io::Error) -> io::Error {
-    io::Error::from(error.kind())
+    match error.kind() {
+        io::ErrorKind::NotFound => io::Error::other("no such file or directory"),
+        kind => io::Error::from(kind),
+    }
 }
 
 fn hint(error: &io::Error) -> &'static str {

@@ -102,7 +102,7 @@ impl Display {
     pub(crate) fn finish(&mut self) {
         for layer in self.layers.values() {
             if let Some(bar) = &layer.bar {
-                bar.finish();
+                bar.abandon();
             }
         }
         self.bars = None;
@@ -126,6 +126,17 @@ impl Display {
     }
 }
 
+impl Drop for Display {
+    /// What was reached stays on the screen, also where the pull fails.
+    fn drop(&mut self) {
+        for layer in self.layers.values() {
+            if let Some(bar) = &layer.bar {
+                bar.abandon();
+            }
+        }
+    }
+}
+
 fn word(phase: Phase) -> &'static str {
     match phase {
         Phase::Unspecified | Phase::Waiting => "Pulling fs layer",
@@ -139,7 +150,9 @@ fn word(phase: Phase) -> &'static str {
 
 fn style(phase: Phase) -> ProgressStyle {
     let template = match phase {
-        Phase::Downloading | Phase::Unpacking => "{prefix}: {msg:<18} [{bar:50}] {bytes:>9}/{total_bytes:<9}",
+        Phase::Downloading | Phase::Unpacking => {
+            "{prefix}: {msg:<18} [{bar:50}] {decimal_bytes:>9}/{decimal_total_bytes:<9}"
+        }
         _ => "{prefix}: {msg}",
     };
     // The templates are ours; one that could not be read would only look plainer.
@@ -157,7 +170,9 @@ mod tests {
             bar.set_style(style(phase));
             bar.set_message(word(phase));
         }
-        for template in ["{prefix}: {msg:<18} [{bar:50}] {bytes:>9}/{total_bytes:<9}", "{prefix}: {msg}"] {
+        for template in
+            ["{prefix}: {msg:<18} [{bar:50}] {decimal_bytes:>9}/{decimal_total_bytes:<9}", "{prefix}: {msg}"]
+        {
             assert!(ProgressStyle::with_template(template).is_ok());
         }
     }

@@ -2,11 +2,15 @@
 
 use clap::Arg;
 
+use super::unsupported;
 use crate::args::flag::{list, switch, value};
 
 /// All of them.
 pub(crate) fn container() -> Vec<Arg> {
-    [identity(), process(), network(), storage(), limits(), isolation(), health_and_logs()].concat()
+    let all = [identity(), process(), network(), storage(), limits(), isolation(), health_and_logs()].concat();
+    // What is always refused is read, so that the refusal can say why, and shown to nobody.
+    let hidden = |flag: &Arg| flag.is_hide_set() || flag.get_long().is_some_and(unsupported::is_refused);
+    all.into_iter().map(|flag| flag.clone().hide(hidden(&flag))).collect()
 }
 
 fn identity() -> Vec<Arg> {

@@ -48,6 +48,11 @@ const HARMLESS: &[(&str, &[&str], &str)] = &[
     ("volume-driver", &["", "local"], "this version has the driver local only"),
 ];
 
+/// Whether a flag is always refused.
+pub(crate) fn is_refused(flag: &str) -> bool {
+    REFUSED.iter().any(|(name, _)| *name == flag)
+}
+
 /// Refuses what cannot be passed on.
 ///
 /// # Errors
