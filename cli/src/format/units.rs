@@ -1,6 +1,8 @@
 //! Sizes and times as people read them, in Docker's words.
 
-use jiff::{SignedDuration, Timestamp};
+use std::sync::OnceLock;
+
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
 /// "4.04MB": three digits, powers of 1000.
 pub(crate) fn size(bytes: u64) -> String {
@@ -69,11 +71,24 @@ pub(crate) fn ago(time: &str, now: Timestamp) -> String {
 pub(crate) fn local(time: &str) -> String {
     match time.parse::<Timestamp>() {
         Ok(time) => {
-            let zoned = time.to_zoned(jiff::tz::TimeZone::system());
+            let zoned = time.to_zoned(zone().clone());
             zoned.strftime("%Y-%m-%d %H:%M:%S %z %Z").to_string()
         }
         Err(_) => time.to_owned(),
     }
+}
+
+/// This machine's time zone. It is read from where it is said, because looking it up by name walks through the directory
+/// of all zones, which takes longer than the rest of `ps`.
+pub(crate) fn zone() -> &'static TimeZone {
+    static ZONE: OnceLock<TimeZone> = OnceLock::new();
+    ZONE.get_or_init(|| {
+        if std::env::var_os("TZ").is_some_and(|name| !name.is_empty()) {
+            return TimeZone::system();
+        }
+        let read = std::fs::read("/etc/localtime").ok();
+        read.and_then(|bytes| TimeZone::tzif("Local", &bytes).ok()).unwrap_or(TimeZone::UTC)
+    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! Points in time as `logs`, `events` and filters take them: RFC 3339 with or without a zone and a time of day, seconds
 //! since 1970, or a duration counted back from now (`10m`, `1h30m`).
 
-use jiff::{SignedDuration, Timestamp, civil::DateTime, tz::TimeZone};
+use jiff::{SignedDuration, Timestamp, civil::DateTime};
+
+use crate::format::units;
 
 /// The point in time as RFC 3339.
 ///
@@ -26,7 +28,7 @@ pub(crate) fn instant(text: &str) -> Result<String, String> {
     let full =
         if text.len() == "2006-01-02T15".len() && text.contains('T') { format!("{text}:00") } else { text.into() };
     let local: DateTime = full.parse().map_err(|_| wrong())?;
-    local.to_zoned(TimeZone::system()).map(|time| time.timestamp().to_string()).map_err(|_| wrong())
+    local.to_zoned(units::zone().clone()).map(|time| time.timestamp().to_string()).map_err(|_| wrong())
 }
 
 fn unix(text: &str) -> Option<Result<Timestamp, jiff::Error>> {
