@@ -5,21 +5,79 @@ use rand::{Rng as _, seq::IndexedRandom as _};
 use crate::error::{Error, Result};
 
 const MOODS: &[&str] = &[
-    "able", "bold", "brave", "bright", "brisk", "calm", "candid", "clever", "cosy", "curious", "dapper", "eager", "early",
-    "fair", "fleet", "fond", "gentle", "glad", "grand", "handy", "happy", "honest", "jolly", "keen", "kind", "lively",
-    "lucid", "lucky", "merry", "mild", "modest", "neat", "nimble", "noble", "patient", "plain", "polite", "proud", "quick",
-    "quiet", "ready", "serene", "sharp", "silent", "sleek", "sober", "spry", "steady", "sunny", "swift", "tender", "tidy",
-    "trim", "upbeat", "vivid", "warm", "wise", "witty", "young", "zesty",
+    "able", "bold", "brave", "bright", "brisk", "calm", "candid", "clever", "cosy", "curious", "dapper", "eager",
+    "early", "fair", "fleet", "fond", "gentle", "glad", "grand", "handy", "happy", "honest", "jolly", "keen", "kind",
+    "lively", "lucid", "lucky", "merry", "mild", "modest", "neat", "nimble", "noble", "patient", "plain", "polite",
+    "proud", "quick", "quiet", "ready", "serene", "sharp", "silent", "sleek", "sober", "spry", "steady", "sunny",
+    "swift", "tender", "tidy", "trim", "upbeat", "vivid", "warm", "wise", "witty", "young", "zesty",
 ];
 const THINGS: &[&str] = &[
-    "anchor", "barge", "beacon", "bollard", "bosun", "bow", "breeze", "brig", "buoy", "canoe", "captain", "caravel",
-    "chart", "clipper", "coast", "compass", "coral", "cove", "crane", "crew", "current", "cutter", "deck", "delta", "dinghy",
-    "dock", "dolphin", "ferry", "fjord", "frigate", "gale", "galley", "gull", "harbour", "haven", "heron", "hull", "island",
-    "jetty", "keel", "ketch", "lagoon", "lantern", "lighthouse", "mast", "mooring", "oar", "pelican", "pier", "pilot",
-    "quay", "raft", "reef", "rudder", "sail", "schooner", "sextant", "skipper", "sloop", "tide", "tug", "wharf",
+    "anchor",
+    "barge",
+    "beacon",
+    "bollard",
+    "bosun",
+    "bow",
+    "breeze",
+    "brig",
+    "buoy",
+    "canoe",
+    "captain",
+    "caravel",
+    "chart",
+    "clipper",
+    "coast",
+    "compass",
+    "coral",
+    "cove",
+    "crane",
+    "crew",
+    "current",
+    "cutter",
+    "deck",
+    "delta",
+    "dinghy",
+    "dock",
+    "dolphin",
+    "ferry",
+    "fjord",
+    "frigate",
+    "gale",
+    "galley",
+    "gull",
+    "harbour",
+    "haven",
+    "heron",
+    "hull",
+    "island",
+    "jetty",
+    "keel",
+    "ketch",
+    "lagoon",
+    "lantern",
+    "lighthouse",
+    "mast",
+    "mooring",
+    "oar",
+    "pelican",
+    "pier",
+    "pilot",
+    "quay",
+    "raft",
+    "reef",
+    "rudder",
+    "sail",
+    "schooner",
+    "sextant",
+    "skipper",
+    "sloop",
+    "tide",
+    "tug",
+    "wharf",
 ];
 
-/// Takes Docker's names: a letter or digit, then at least one of `[a-zA-Z0-9_.-]`; a leading slash is dropped.
+/// Takes Docker's names: a letter or digit, then `[a-zA-Z0-9_.-]`; a leading slash is dropped. One letter alone, which
+/// Docker refuses for no reason it tells, is a name too.
 ///
 /// # Errors
 /// It is none.
@@ -27,7 +85,7 @@ pub(crate) fn check(name: &str) -> Result<&str> {
     let bare = name.strip_prefix('/').unwrap_or(name);
     let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
     let bytes = bare.as_bytes();
-    let valid = bytes.len() >= 2 && bytes[0].is_ascii_alphanumeric() && bytes.iter().all(|b| inner(*b));
+    let valid = bytes.first().is_some_and(u8::is_ascii_alphanumeric) && bytes.iter().all(|b| inner(*b));
     if valid { Ok(bare) } else { Err(Error::BadName { name: name.into() }) }
 }
 
@@ -55,10 +113,10 @@ mod tests {
 
     #[test]
     fn takes_dockers_names() {
-        for name in ["web", "/web", "a1", "A.b_c-d", "0x"] {
+        for name in ["web", "/web", "a", "a1", "A.b_c-d", "0x"] {
             assert_eq!(check(name).unwrap(), name.trim_start_matches('/'));
         }
-        for name in ["", "a", "-bad", "_x", "a b", "ä1", "a/b", "//a1", ".."] {
+        for name in ["", "-bad", "_x", "a b", "ä1", "a/b", "//a1", ".."] {
             assert!(check(name).unwrap_err().to_string().contains("Invalid container name"), "{name}");
         }
     }
