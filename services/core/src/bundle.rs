@@ -61,6 +61,11 @@ pub const NETNS_FD: i32 = 4;
 /// What a stream of an exec request is called when a client of the attach socket is its other end.
 pub const ATTACHED: &str = "attach";
 
+/// Annotation of the configuration: the supplementary groups that the user asked for, separated by commas. The numbers
+/// among them are in `process.user` too; names are looked up by the shim in the container's own files, for every process
+/// of the container whose user has a name.
+pub const GROUP_ADD: &str = "berth.group-add";
+
 /// How the shim treats this container, beyond the OCI configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -2,10 +2,15 @@
 //! peer credentials, with health, tracing, systemd's readiness and an end at SIGTERM.
 
 use std::{
+    ffi::OsStr,
     fs, io,
-    os::unix::{
-        fs::{PermissionsExt, chown},
-        net::UnixListener as StdUnixListener,
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::{
+            ffi::OsStrExt as _,
+            fs::{PermissionsExt, chown},
+            net::{SocketAddr, UnixDatagram, UnixListener as StdUnixListener},
+        },
     },
     path::{Path, PathBuf},
 };
@@ -155,11 +160,21 @@ fn admits(peer: &UCred, group: Option<Gid>) -> bool {
         .is_some_and(|groups| groups.contains(&group))
 }
 
-/// Tells systemd, where it asked to be told, that the service is ready.
+/// Tells systemd, where it asked to be told, that the service is ready (sd_notify(3), `NOTIFY_SOCKET`).
 pub fn notify_ready() {
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-        tracing::warn!(%error, "systemd was not told that the service is ready");
+    let Some(address) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    if let Err(error) = notify(address.as_bytes(), b"READY=1") {
+        tracing::warn!(%error, ?address, "whoever started the service was not told that it is ready");
     }
+}
+
+/// An address that begins with `@` is an abstract one: it has no file.
+fn notify(address: &[u8], message: &[u8]) -> io::Result<()> {
+    let address = match address.strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(OsStr::from_bytes(address))?,
+    };
+    UnixDatagram::unbound()?.send_to_addr(message, &address).map(drop)
 }
 
 /// Answers at SIGTERM or SIGINT. What runs then may be dropped at once: a service may be killed at any moment, so there
@@ -175,4 +190,25 @@ pub async fn terminated() -> io::Result<()> {
         _ = int.recv() => {}
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readiness_is_heard_on_both_kinds_of_address() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let name = format!("berth-core-test-{}", std::process::id());
+        let named = UnixDatagram::bind(&path).unwrap();
+        let nameless = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        for (socket, address) in [(named, path.to_str().unwrap().to_owned()), (nameless, format!("@{name}"))] {
+            notify(address.as_bytes(), b"READY=1").unwrap();
+            let mut message = [0; 16];
+            let size = socket.recv(&mut message).unwrap();
+            assert_eq!(&message[..size], b"READY=1");
+        }
+        assert!(notify(b"/not/there", b"READY=1").is_err());
+    }
 }
