@@ -41,7 +41,9 @@ fn one(ulimit: &Ulimit) -> Result<PosixRlimit, Error> {
     // -1 is the highest number there is.
     let (low, high) = (*soft as u64, *hard as u64);
     if low > high {
-        return Err(Error::invalid(format!("ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}")));
+        return Err(Error::invalid(format!(
+            "ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}"
+        )));
     }
     Ok(PosixRlimitBuilder::default().typ(typ).soft(low).hard(high).build()?)
 }
