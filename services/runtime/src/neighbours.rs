@@ -17,7 +17,7 @@ use berth_proto::{
     containerd::{
         services::snapshots::v1::{
             ListSnapshotsRequest, MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest,
-            UsageRequest as SnapshotUsageRequest, snapshots_client::SnapshotsClient,
+            snapshots_client::SnapshotsClient,
         },
         types::Mount,
     },
@@ -183,15 +183,6 @@ impl Neighbours {
             keys.extend(ours.map(|info| info.name));
         }
         Ok(keys)
-    }
-
-    /// Bytes that the container wrote.
-    pub(crate) async fn snapshot_size(&self, id: &str) -> Result<u64> {
-        let answer = call("the snapshotter", || {
-            let (mut client, key) = (self.snapshots.clone(), id.to_owned());
-            async move { client.usage(SnapshotUsageRequest { key, ..SnapshotUsageRequest::default() }).await }
-        });
-        Ok(u64::try_from(answer.await?.size).unwrap_or_default())
     }
 
     /// Name of the storage driver.

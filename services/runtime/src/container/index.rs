@@ -27,7 +27,6 @@ struct Names {
 pub(crate) struct Reservation {
     index: Arc<Index>,
     pub(crate) name: String,
-    pub(crate) id: String,
     kept: bool,
 }
 
@@ -63,7 +62,7 @@ impl Index {
             return Err(Error::NameTaken { name, by: by.clone() });
         }
         inner.names.insert(name.clone(), id.to_owned());
-        Ok(Reservation { index: Arc::clone(self), name, id: id.to_owned(), kept: false })
+        Ok(Reservation { index: Arc::clone(self), name, kept: false })
     }
 
     /// Adds a container under its name.

@@ -87,18 +87,9 @@ impl Container {
         Arc::clone(&self.live.borrow().record)
     }
 
-    pub(crate) fn task(&self) -> Option<Arc<Task>> {
-        self.live.borrow().task.clone()
-    }
-
     /// Tells what changed to everybody who waits for it.
     pub(crate) fn publish(&self, change: impl FnOnce(&mut Live)) {
         self.live.send_modify(change);
-    }
-
-    /// Hears of every change.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Live> {
-        self.live.subscribe()
     }
 
     /// Answers when this holds.

@@ -94,7 +94,9 @@ impl Child {
         }
         // SAFETY: the kernel just gave this descriptor to us alone.
         let pidfd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-        Ok(Self { pid, pidfd: AsyncFd::with_interest(pidfd, Interest::READABLE)? })
+        // SAFETY: an `OwnedFd` stays the same open descriptor until it is dropped.
+        let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }.map_err(io::Error::other)?;
+        Ok(Self { pid, pidfd })
     }
 
     /// Waits for its end and reaps it.

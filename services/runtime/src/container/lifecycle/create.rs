@@ -124,6 +124,7 @@ impl Containers {
             let mode = network::Mode::parse(&asked.network_mode).map_err(said)?;
             self.networks.check(&mode, &asked.ports).map_err(said)?;
         }
+        network::files::check(&asked.extra_hosts, &asked.dns).map_err(said)?;
         Policy::parse(&asked.restart_policy)?;
         if asked.auto_remove && Policy::parse(&asked.restart_policy)? != Policy::No {
             return Err(Error::Invalid("can't create 'AutoRemove' container with restart policy".into()));

@@ -1,7 +1,7 @@
 //! Start: network, bundle, shim, attached clients, and then the program. Whatever fails undoes everything, and the
 //! record says why.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use berth_core::bundle::Options;
 use super::create::said;
@@ -218,7 +218,7 @@ impl Containers {
     ) -> Result<Vec<u8>> {
         let files = self.names_directory(record);
         if !matches!(mode, network::Mode::Container { .. }) {
-            let names = names(record, mode, attachment);
+            let names = names(record, mode, attachment, self.networks.gateway().into());
             network::files::write(&files, &names).map_err(said)?;
         }
         let parent = if record.spec.cgroup_parent.is_empty() {
@@ -289,7 +289,7 @@ impl Containers {
 }
 
 /// What the container is told of its names.
-fn names(record: &Record, mode: &network::Mode, attachment: &Attachment) -> network::files::Names {
+fn names(record: &Record, mode: &network::Mode, attachment: &Attachment, gateway: IpAddr) -> network::files::Names {
     let spec = &record.spec;
     let address = |text: &str| text.parse().ok();
     network::files::Names {
@@ -301,7 +301,7 @@ fn names(record: &Record, mode: &network::Mode, attachment: &Attachment) -> netw
             .flat_map(|endpoint| [address(&endpoint.ip_address), address(&endpoint.ipv6_address)])
             .flatten()
             .collect(),
-        gateway: attachment.networks.first().and_then(|endpoint| address(&endpoint.gateway)),
+        gateway: Some(gateway),
         extra_hosts: spec.extra_hosts.clone(),
         dns: spec.dns.clone(),
         dns_search: spec.dns_search.clone(),
