@@ -80,6 +80,11 @@ fn go(plan: &Plan<'_>, channel: &Child) -> Result<(), Error> {
     }
     let prepared = program::prepare(plan.spec, plan.process, &root, plan.seccomp, channel)?;
     program::close_others(channel)?;
-    channel.ready()?;
-    Err(prepared.execute())
+    let error = match channel.ready() {
+        Ok(()) => prepared.execute(),
+        Err(error) => error,
+    };
+    // The descriptors are closed, so no owner of one may be dropped on the way out.
+    channel.fail(&error);
+    clone::exit(1)
 }

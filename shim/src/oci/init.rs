@@ -138,7 +138,14 @@ fn go(plan: &Plan<'_>, channel: &Child) -> Result<(), Error> {
 
     let prepared = program::prepare(spec, process, &root, plan.seccomp, channel)?;
     program::close_others(channel)?;
-    channel.ready()?;
-    hooks::run(spec, Moment::StartContainer, plan.id, plan.bundle, std::process::id())?;
-    Err(prepared.execute())
+    let hooked = channel
+        .ready()
+        .and_then(|()| hooks::run(spec, Moment::StartContainer, plan.id, plan.bundle, std::process::id()));
+    let error = match hooked {
+        Ok(()) => prepared.execute(),
+        Err(error) => error,
+    };
+    // The descriptors are closed, so no owner of one may be dropped on the way out.
+    channel.fail(&error);
+    clone::exit(1)
 }
