@@ -128,7 +128,9 @@ fn is_damage(error: &redb::Error) -> bool {
 fn read(database: &Database) -> Result<Records, redb::Error> {
     // Makes the tables of a new store.
     let transaction = database.begin_write()?;
-    (transaction.open_table(SNAPSHOTS)?, transaction.open_table(LAYERS)?, transaction.open_table(NUMBERS)?);
+    transaction.open_table(SNAPSHOTS)?;
+    transaction.open_table(LAYERS)?;
+    transaction.open_table(NUMBERS)?;
     transaction.commit()?;
     let transaction = database.begin_read()?;
     let mut records = Records::default();

@@ -7,7 +7,7 @@ use super::{Composed, Driver, bind};
 use crate::{
     directory::{Directories, Id},
     error::Error,
-    layer::{copy, settle},
+    layer::{copy, settle, tree},
     record::Open,
 };
 
@@ -26,7 +26,11 @@ impl Driver for Vfs {
     fn prepare(&self, directories: &Directories, id: Id, lower: &[Id]) -> Result<(), Error> {
         directories.make(id, false)?;
         match lower.first() {
-            Some(parent) => copy::tree(&directories.files(*parent), &directories.files(id)),
+            Some(parent) => {
+                copy::tree(&directories.files(*parent), &directories.files(id))?;
+                // What a record names is on disk before the record is.
+                tree::sync(&directories.files(id))
+            }
             None => Ok(()),
         }
     }

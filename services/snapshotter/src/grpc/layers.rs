@@ -206,7 +206,7 @@ fn hear(arrival: &Arrival, message: ApplyRequest) {
 
 /// Name of the file system that holds a path.
 fn backing(path: &Path) -> String {
-    let magic = rustix::fs::statfs(path).map(|stat| stat.f_type as i64).unwrap_or(0);
+    let magic = rustix::fs::statfs(path).map(|stat| stat.f_type).unwrap_or(0);
     match magic {
         0xef53 => "extfs".into(),
         0x5846_5342 => "xfs".into(),

@@ -26,11 +26,15 @@ use crate::{
     directory::{Directories, Id},
     driver::{self, Driver},
     error::Error,
-    record::Layer,
+    record::{Kind, Layer, Snapshot},
     settings::Settings,
     store::{Change, Records, Store},
     trash::Trash,
 };
+
+/// How long before the last record a directory was made that a loss of power may have taken, in nanoseconds: file systems
+/// write their journal every few seconds.
+const RECENT: u64 = 60_000_000_000;
 
 /// All snapshots and layers of the node.
 #[derive(Debug)]
@@ -92,6 +96,7 @@ impl Snapshotter {
 
     /// Directories without a record are garbage; records without a directory name what is lost.
     fn reconcile(&self) -> Result<(), Error> {
+        self.make_again();
         let here = |id: Id| self.directories.files(id).is_dir();
         self.change(|records| {
             let mut change = Change::default();
@@ -122,6 +127,29 @@ impl Snapshotter {
             self.trash.take(&self.directories.path(id));
         }
         Ok(())
+    }
+
+    /// A loss of power may take the directories of snapshots that were just prepared, and not their records. They were
+    /// empty, or what was written to them had not been synced either; so they are made again.
+    fn make_again(&self) {
+        let records = self.read();
+        let last = records.snapshots.values().map(|s| s.updated.0).max().unwrap_or(0);
+        let lost = |s: &Snapshot| {
+            let recent = last.saturating_sub(s.created.0) < RECENT;
+            // A driver that copies has synced what it copied.
+            recent
+                && s.kind != Kind::Committed
+                && self.driver.rebases()
+                && !self.directories.files(s.directory).is_dir()
+        };
+        for (name, snapshot) in records.snapshots.iter().filter(|(_, s)| lost(s)) {
+            tracing::error!(snapshot = name, "its directory is gone; it is made again, empty");
+            self.trash.take(&self.directories.path(snapshot.directory));
+            let lower = records.lower(name, snapshot.parent.as_deref());
+            if let Err(error) = lower.and_then(|lower| self.make(name, snapshot, &lower)) {
+                tracing::error!(snapshot = name, %error, "its directory cannot be made again");
+            }
+        }
     }
 
     /// The driver's name.

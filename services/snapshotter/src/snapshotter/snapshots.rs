@@ -37,20 +37,30 @@ impl Snapshotter {
         let now = Time::now();
         let snapshot =
             Snapshot { kind, parent, directory: id, over: None, diff_id: None, labels, created: now, updated: now };
-        let made = match kind {
-            Kind::View => self.directories.make(id, false),
-            _ => self.driver.prepare(&self.directories, id, &lower),
-        };
-        if let Err(error) = made.and_then(|()| self.insert(key, &snapshot)) {
+        if let Err(error) = self.make(key, &snapshot, &lower).and_then(|()| self.insert(key, &snapshot)) {
             self.trash.take(&self.directories.path(id));
             return Err(error);
         }
         Ok(self.mounts_of(&snapshot, &lower))
     }
 
-    fn insert(&self, name: &str, snapshot: &Snapshot) -> Result<(), Error> {
+    /// Makes the directory of an active snapshot or a view. Where it is empty it is not synced, which would cost more than
+    /// all the rest: after a loss of power it is made again from its record.
+    pub(super) fn make(&self, name: &str, snapshot: &Snapshot, lower: &[Id]) -> Result<(), Error> {
+        match snapshot.kind {
+            Kind::View => self.directories.make(snapshot.directory, false)?,
+            _ => self.driver.prepare(&self.directories, snapshot.directory, lower)?,
+        }
+        self.describe(name, snapshot, RECORD)
+    }
+
+    fn describe(&self, name: &str, snapshot: &Snapshot, copy_name: &str) -> Result<(), Error> {
         let copy = Copy::Snapshot { name: name.to_owned(), snapshot: snapshot.clone() };
-        self.directories.describe_durably(snapshot.directory, RECORD, &copy)?;
+        self.directories.describe(snapshot.directory, copy_name, &copy)?;
+        self.directories.trust(snapshot.directory, copy_name)
+    }
+
+    fn insert(&self, name: &str, snapshot: &Snapshot) -> Result<(), Error> {
         self.change(|records| {
             // Another call may have taken the name, or removed the parent, while the directory was made.
             records.free(name)?;
@@ -198,12 +208,11 @@ impl Snapshotter {
                 }
             }
             snapshot.updated = Time::now();
-            let copy = Copy::Snapshot { name: name.to_owned(), snapshot: snapshot.clone() };
             let copy_name = match snapshot.diff_id {
                 Some(_) => super::layers::copy_name(name),
                 None => RECORD.to_owned(),
             };
-            self.directories.describe_durably(snapshot.directory, &copy_name, &copy)?;
+            self.describe(name, &snapshot, &copy_name)?;
             let put_snapshots = vec![(name.to_owned(), snapshot.clone())];
             Ok((Change { put_snapshots, ..Change::default() }, snapshot))
         })

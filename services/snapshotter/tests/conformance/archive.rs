@@ -19,7 +19,10 @@ impl Archive {
         let mut header = Header::new_gnu();
         header.set_entry_type(kind);
         header.set_mode(if kind.is_dir() { 0o755 } else { 0o644 });
-        (header.set_uid(0), header.set_gid(0), header.set_mtime(1_000_000_000), header.set_size(data.len() as u64));
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1_000_000_000);
+        header.set_size(data.len() as u64);
         if name.len() > 100 {
             self.long(EntryType::GNULongName, name);
         }
@@ -34,7 +37,9 @@ impl Archive {
     fn long(&mut self, kind: EntryType, text: &str) {
         let mut header = Header::new_gnu();
         header.set_path("././@LongLink").unwrap();
-        (header.set_entry_type(kind), header.set_size(text.len() as u64 + 1), header.set_mode(0o644));
+        header.set_entry_type(kind);
+        header.set_size(text.len() as u64 + 1);
+        header.set_mode(0o644);
         header.set_cksum();
         self.0.append(&header, [text.as_bytes(), b"\0"].concat().as_slice()).unwrap();
     }

@@ -11,6 +11,9 @@ use crate::{
 
 both_drivers!(compressions, damage_is_told_and_leaves_nothing, only_files_are_opened);
 
+/// Makes a blob of a tar.
+type Compress = Box<dyn Fn(&[u8]) -> Vec<u8>>;
+
 fn layer(seed: u64) -> Layer {
     Archive::new().file("noise", noise(700_000, seed)).file("last", "end").layer()
 }
@@ -21,7 +24,7 @@ async fn compressions(driver: &'static str) {
     let padded = |tar: &[u8]| [gzip(tar), vec![0; 70_000]].concat();
     let frames = |tar: &[u8]| tar.chunks(100_000).flat_map(zstd).collect::<Vec<u8>>();
     let skipping = |tar: &[u8]| [vec![0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3], zstd(tar)].concat();
-    let variants: [(&str, Box<dyn Fn(&[u8]) -> Vec<u8>>); 7] = [
+    let variants: [(&str, Compress); 7] = [
         ("tar", Box::new(<[u8]>::to_vec)),
         ("tar+gzip", Box::new(gzip)),
         ("tar+gzip", Box::new(members)),

@@ -19,7 +19,7 @@ both_drivers!(
     between_layer_and_image,
     among_many_calls,
     a_damaged_store_is_rebuilt,
-    a_directory_that_is_gone_is_forgotten,
+    a_directory_that_is_gone_is_made_again_or_forgotten,
     one_process_a_root,
 );
 
@@ -157,7 +157,7 @@ async fn a_damaged_store_is_rebuilt(driver: &'static str) {
         assert_eq!(Mounted::new(&mounts).names(""), ["a", "b", "c", "written"], "{damage}");
         let aside = crate::mounted::names(&service.base());
         let aside = aside.iter().filter(|name| name.contains("damaged")).count();
-        assert_eq!(aside > 0, true, "{damage}");
+        assert!(aside > 0, "{damage}");
     }
     assert_eq!(Mounted::new(&service.view("view", &other).await.unwrap()).names(""), ["a", "c"]);
     for key in ["view", "container", &top, &other] {
@@ -165,7 +165,7 @@ async fn a_damaged_store_is_rebuilt(driver: &'static str) {
     }
 }
 
-async fn a_directory_that_is_gone_is_forgotten(driver: &'static str) {
+async fn a_directory_that_is_gone_is_made_again_or_forgotten(driver: &'static str) {
     let mut service = Service::start(driver).await;
     service.prepare("kept", "").await.unwrap();
     let mounts = service.prepare("lost", "").await.unwrap();
@@ -173,9 +173,11 @@ async fn a_directory_that_is_gone_is_forgotten(driver: &'static str) {
     std::fs::remove_dir_all(std::path::Path::new(&mounts[0].source).parent().unwrap()).unwrap();
     std::fs::create_dir_all(service.base().join("4711/fs")).unwrap();
     service.revive();
-    assert_eq!(names(&service).await, ["kept"]);
-    service.assert_directories(1).await;
-    service.prepare("lost", "").await.unwrap();
+    // A copy was durable before its record, so nothing that happens by itself takes it; an empty one may be lost.
+    let copies = driver == "vfs";
+    assert_eq!(names(&service).await, if copies { vec!["kept"] } else { vec!["kept", "lost"] });
+    service.assert_directories(if copies { 1 } else { 2 }).await;
+    service.prepare("new", "").await.unwrap();
 }
 
 async fn one_process_a_root(driver: &'static str) {

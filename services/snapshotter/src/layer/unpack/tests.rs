@@ -18,7 +18,9 @@ impl Tape {
         header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
         header.set_entry_type(kind);
         header.set_mode(if kind.is_dir() { 0o755 } else { 0o4711 });
-        (header.set_uid(1000), header.set_gid(100), header.set_mtime(1_000_000_000));
+        header.set_uid(1000);
+        header.set_gid(100);
+        header.set_mtime(1_000_000_000);
         header.set_size(data.len() as u64);
         if kind == EntryType::Char {
             header.set_device_major(0).unwrap();
@@ -122,14 +124,19 @@ fn what_only_the_layers_below_can_answer_is_left_open() {
 #[test]
 fn what_directories_pass_on_is_not_passed_on() {
     let mut header = tar::Header::new_gnu();
-    (header.set_entry_type(EntryType::Directory), header.set_mode(0o2777), header.set_gid(50), header.set_uid(0));
+    header.set_entry_type(EntryType::Directory);
+    header.set_mode(0o2777);
+    header.set_gid(50);
+    header.set_uid(0);
     header.set_path("d").unwrap();
     header.set_size(0);
     header.set_mtime(1);
     header.set_cksum();
     let mut tape = Tape::new();
     tape.0.append(&header, std::io::empty()).unwrap();
-    (header.set_entry_type(EntryType::Regular), header.set_mode(0o666), header.set_gid(0));
+    header.set_entry_type(EntryType::Regular);
+    header.set_mode(0o666);
+    header.set_gid(0);
     header.set_path("d/f").unwrap();
     header.set_cksum();
     tape.0.append(&header, std::io::empty()).unwrap();
