@@ -86,7 +86,7 @@ pub(crate) fn character(bytes: &[u8]) -> usize {
         Some(0xc2..=0xdf) if next(1) => 2,
         Some(0xe0) if within(1, 0xa0, 0xbf) && next(2) => 3,
         Some(0xed) if within(1, 0x80, 0x9f) && next(2) => 3,
-        Some(0xe1..=0xef) if next(1) && next(2) => 3,
+        Some(0xe1..=0xec | 0xee..=0xef) if next(1) && next(2) => 3,
         Some(0xf0) if within(1, 0x90, 0xbf) && next(2) && next(3) => 4,
         Some(0xf4) if within(1, 0x80, 0x8f) && next(2) && next(3) => 4,
         Some(0xf1..=0xf3) if next(1) && next(2) && next(3) => 4,

@@ -38,6 +38,8 @@ pub(crate) struct Node {
     pub(crate) bundle: Bundle,
     pub(crate) options: Options,
     pub(crate) rootfs: Vec<Mount>,
+    /// Handed over as descriptor 4.
+    pub(crate) netns: Option<OwnedFd>,
     shim: Option<Child>,
     task: Option<TaskClient>,
 }
@@ -48,7 +50,7 @@ impl Node {
         let bundle = Bundle::script(script);
         let path = bundle.path().join("out.log").to_str().unwrap().to_owned();
         let options = Options { log: Log::JsonFile { path, max_size: 0, max_file: 1 }, ..Options::default() };
-        Self { bundle, options, rootfs: Vec::new(), shim: None, task: None }
+        Self { bundle, options, rootfs: Vec::new(), netns: None, shim: None, task: None }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -65,7 +67,9 @@ impl Node {
         let mut command = Command::new(PROGRAM);
         command.args(["-namespace", "berth", "-id", &self.bundle.id, "-bundle"]).arg(self.bundle.path()).arg("serve");
         command.current_dir(self.bundle.path()).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        // SAFETY: dup2 may be called between fork and exec.
+        let netns = self.netns.as_ref().map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, 10).unwrap());
+        let netns = netns.as_ref().map(|fd| fd.as_raw_fd());
+        // SAFETY: these may be called between fork and exec.
         unsafe {
             command.pre_exec(move || {
                 libc::setsid();
@@ -73,6 +77,9 @@ impl Node {
                     libc::fcntl(3, libc::F_SETFD, 0);
                 } else {
                     libc::dup2(socket, 3);
+                }
+                if let Some(netns) = netns {
+                    libc::dup2(netns, 4);
                 }
                 Ok(())
             });

@@ -185,3 +185,38 @@ fn spans_of_requests_that_carry_a_trace() {
     assert!(spans.contains("0af7651916cd43dd8448eb211c80319c") && spans.lines().count() == 1, "{spans}");
     node.finish();
 }
+
+#[test]
+fn the_network_namespace_is_handed_over_and_let_go() {
+    use std::os::unix::fs::MetadataExt as _;
+    for runtime in [None, Some("/usr/sbin/runc".to_owned())] {
+        let mut node = Node::script("readlink /proc/self/ns/net; read line");
+        node.options.oci_runtime = runtime;
+        node.options.open_stdin = true;
+        let namespace = std::thread::spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            std::fs::File::open("/proc/thread-self/ns/net").unwrap()
+        });
+        let namespace = namespace.join().unwrap();
+        let name = format!("net:[{}]\n", namespace.metadata().unwrap().ino());
+        node.netns = Some(namespace.into());
+        for one in node.bundle.config["linux"]["namespaces"].as_array_mut().unwrap() {
+            if one["type"] == "network" {
+                one["path"] = json!("/proc/self/fd/4");
+            }
+        }
+        node.bundle.config["linux"].as_object_mut().unwrap().remove("sysctl");
+        node.serve();
+        node.create().unwrap();
+        let mut client = node.attach("", true).attached();
+        node.start("").unwrap();
+        assert_eq!(client.until("\n"), name);
+        let open = std::fs::read_dir(format!("/proc/{}/fd", node.shim_pid())).unwrap();
+        for fd in open {
+            let link = std::fs::read_link(fd.unwrap().path()).unwrap_or_default();
+            assert!(!link.to_string_lossy().starts_with("net:"), "the shim holds the namespace");
+        }
+        client.send(berth_core::stream::Kind::Stdin, b"\n");
+        assert_eq!(node.finish().0, 0);
+    }
+}
