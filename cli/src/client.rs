@@ -29,6 +29,8 @@ const RESTART: Duration = Duration::from_secs(3);
 /// Bytes under way in one stream and in all: large enough that a pipe is never held up by the flow control.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
+/// A frame as large as what the other side reads at once, so that a stream is not cut into small ones.
+const FRAME: u32 = 256 << 10;
 /// A list of many images carries their configurations.
 const MAX_MESSAGE: usize = 256 << 20;
 
@@ -137,7 +139,8 @@ impl Channel {
         // The address is never looked at: the connector knows the socket.
         let endpoint = Endpoint::from_static("http://berth.local")
             .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW);
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(FRAME);
         Ok(Self(endpoint.connect_with_connector_lazy(connector)))
     }
 }
