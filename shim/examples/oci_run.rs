@@ -111,10 +111,7 @@ fn run(options: &Options, bundle: &Path, id: &str) -> Result<u8, Error> {
 }
 
 fn live(options: &Options, engine: &dyn Engine, container: &mut Container) -> Result<u8, Error> {
-    if let Err(error) = engine.start(container) {
-        wait(container.pid);
-        return Err(error);
-    }
+    engine.start(container)?;
     for warning in &container.warnings {
         eprintln!("warning: {warning}");
     }

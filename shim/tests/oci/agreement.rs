@@ -37,10 +37,11 @@ fn credentials() {
 
 #[test]
 fn mounts() {
+    // The directory above the v1 hierarchies is read-only with us and with some versions of runc, with others it is not.
     // Where it is, what it is, its own flags and the file system's; without ids and sizes that differ from run to run.
     let script = r#"while read id parent dev root place flags rest; do
         set -- $rest; while [ "$1" != - ]; do opt="$1"; shift; done
-        case "$place" in /) echo "/ $flags";; *) echo "$place $flags $2";; esac; done < /proc/self/mountinfo | sort"#;
+        case "$place" in /sys/fs/cgroup) ;; /) echo "/ $flags";; *) echo "$place $flags $2";; esac; done < /proc/self/mountinfo | sort"#;
     let mut bundle = Bundle::script(script);
     let host = bundle.path().join("shared");
     fs::create_dir(&host).unwrap();
@@ -87,11 +88,12 @@ fn what_is_masked_and_what_is_read_only() {
 
 #[test]
 fn limits_names_and_parameters() {
+    // Older versions of runc allow the network tunnel device to everybody; newer ones and we do not.
     let script =
         "ulimit -Sn; ulimit -Hn; hostname; cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/shmmax;
         cat /proc/self/oom_score_adj; cd /sys/fs/cgroup; ls;
         cat memory/memory.limit_in_bytes cpu/cpu.shares cpu/cpu.cfs_quota_us pids/pids.max cpuset/cpuset.cpus;
-        sort devices/devices.list; cat /proc/self/cgroup";
+        sort devices/devices.list | grep -v 'c 10:200'; cat /proc/self/cgroup";
     let mut bundle = Bundle::script(script);
     bundle.config["linux"]["sysctl"] = json!({"net.ipv4.ip_unprivileged_port_start": "0", "kernel.shmmax": "67108864"});
     bundle.config["process"]["oomScoreAdj"] = json!(500);

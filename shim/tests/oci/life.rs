@@ -9,7 +9,7 @@ use super::bundle::{Bundle, Ran, program};
 #[test]
 fn another_process_in_the_container() {
     let bundle = Bundle::script("sleep 1000");
-    let first = bundle.process("a.json", &["/bin/sh", "-c", "grep -E '^(Cap|Seccomp:|NoNew)' /proc/self/status; cat /proc/self/cgroup; hostname; readlink /proc/1/ns/mnt /proc/self/ns/mnt; ls /proc/self/fd"]);
+    let first = bundle.process("a.json", &["/bin/sh", "-c", "grep -E '^(Cap|Seccomp:|NoNew)' /proc/self/status; cat /proc/self/cgroup; hostname; readlink /proc/1/ns/mnt; readlink /proc/self/ns/mnt; ls /proc/self/fd"]);
     let second = bundle.process("b.json", &["/bin/sh", "-c", "exit 7"]);
     let out = bundle.run(&["--exec", &first, "--exec", &second, "--signal", "9"]);
     assert_eq!(out.code, Some(137), "{out:?}");

@@ -43,7 +43,7 @@ pub(crate) fn mask(root: &Root, paths: &[String]) -> Result<(), Error> {
 /// points to over the masked file (CVE-2025-31133).
 fn open_null(root: &Root) -> Result<std::os::fd::OwnedFd, Error> {
     let what = || "opening /dev/null of the container";
-    let null = root.open_plain(Path::new("dev/null"), OFlags::PATH | OFlags::NOFOLLOW).step(what)?;
+    let null = root.open_at(Path::new("dev/null"), OFlags::PATH | OFlags::NOFOLLOW).step(what)?;
     let stat = fstat(&null).step(what)?;
     let is_null = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
         && (major(stat.st_rdev), minor(stat.st_rdev)) == (1, 3);
