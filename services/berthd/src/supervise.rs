@@ -48,7 +48,7 @@ pub(crate) fn run(args: &Args, node: &Node) -> anyhow::Result<()> {
     // One thread: the children's death signal is tied to the thread that started them.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the async runtime")?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         let _guard = telemetry::init(node, "berthd")?;
         std::fs::create_dir_all(&node.state)
             .with_context(|| format!("cannot make the state directory {}", node.state.display()))?;
@@ -69,7 +69,10 @@ pub(crate) fn run(args: &Args, node: &Node) -> anyhow::Result<()> {
             result = async { tokio::try_join!(a, b, c, d, ready) } => result.map(|_| ()),
             signal = serve::terminated() => signal.context("cannot watch for signals"),
         }
-    })
+    });
+    // The children were killed with their handles; when this process has ended, they have.
+    while nix::sys::wait::wait().is_ok() {}
+    result
 }
 
 /// Keeps one service running. Answers only if it cannot be started at all: the program is not there, or it ended by
