@@ -24,11 +24,13 @@ use crate::{
 /// It cannot start: its directories, its store, its network or its sockets cannot be used.
 pub async fn run(node: Node) -> Result<(), Error> {
     let settings: Settings = node.section(NAME)?;
+    // Bound before anything is touched, so that neither a second service nor a stranger's directory gets that far. Who
+    // connects now is answered when the truth is known.
+    let socket = serve::bind(&node, &node.socket(NAME))?;
+    let faces = faces::bind(&node)?;
     let (containers, contents) = open(&node, settings).await?;
     let known = containers.recover(contents.records).await?;
     let jobs = containers.drop_finished_jobs(contents.jobs.into_iter().collect()).await?;
-    let socket = serve::bind(&node, &node.socket(NAME))?;
-    let faces = faces::bind(&node)?;
     tokio::spawn(Arc::clone(&containers).settle(known, jobs));
     let routes = grpc::routes(&node, &containers);
     serve::notify_ready();
