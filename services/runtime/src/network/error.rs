@@ -64,7 +64,11 @@ impl Error {
     fn kind(&self) -> Kind {
         match self {
             Self::NotFound { .. } => Kind::NotFound,
-            Self::BadMode { .. } | Self::BadPort { .. } | Self::BadSubnet { .. } | Self::BadHost { .. } | Self::BadServer { .. } => Kind::InvalidArgument,
+            Self::BadMode { .. }
+            | Self::BadPort { .. }
+            | Self::BadSubnet { .. }
+            | Self::BadHost { .. }
+            | Self::BadServer { .. } => Kind::InvalidArgument,
             Self::PortTaken { .. }
             | Self::CannotBind { .. }
             | Self::Attached { .. }

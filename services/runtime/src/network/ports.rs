@@ -75,7 +75,7 @@ pub(crate) struct Published {
     pub(crate) host: HostPort,
     pub(crate) container_port: u16,
     /// Holds the port; `None` where nobody else could take it, or where somebody did while no service ran.
-    pub(crate) held: Option<OwnedFd>,
+    _held: Option<OwnedFd>,
 }
 
 impl Published {
@@ -142,7 +142,7 @@ pub(crate) fn hold(mappings: &[PortMapping], taken: impl Fn(HostPort) -> bool) -
         {
             let ours = |host: HostPort| taken(host) || published.iter().flatten().any(|p| p.host.clashes(host));
             let (host, held) = if named { (*host, one(*host, ours)?) } else { any(*host, ours)? };
-            published[at] = Some(Published { host, container_port: *container_port, held });
+            published[at] = Some(Published { host, container_port: *container_port, _held: held });
         }
     }
     Ok(published.into_iter().flatten().collect())
@@ -164,7 +164,7 @@ pub(crate) fn hold_again(mappings: &[PortMapping]) -> Vec<Published> {
             tracing::warn!(%error, "another process took a container's port while no runtime service ran");
             None
         });
-        published.push(Published { host, container_port, held });
+        published.push(Published { host, container_port, _held: held });
     }
     published
 }

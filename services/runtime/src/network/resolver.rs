@@ -106,7 +106,8 @@ mod tests {
     fn what_a_container_cannot_reach_is_left_out() {
         let expected = "nameserver 10.1.1.1\nsearch a.example b.example\noptions ndots:2 edns0\nsortlist 10.0.0.0\n";
         assert_eq!(file(HOST, &bridged()).unwrap(), expected);
-        let both = Names { addresses: vec!["10.0.0.2".parse().unwrap(), "fd00::2".parse().unwrap()], ..Names::default() };
+        let both =
+            Names { addresses: vec!["10.0.0.2".parse().unwrap(), "fd00::2".parse().unwrap()], ..Names::default() };
         assert!(file(HOST, &both).unwrap().contains("nameserver fd00::1"));
         assert!(file(HOST, &Names { host_network: true, ..bridged() }).unwrap().contains("nameserver 127.0.0.1"));
     }
@@ -126,7 +127,8 @@ mod tests {
             dns_options: vec!["rotate".into()],
             ..bridged()
         };
-        let expected = "nameserver 127.0.0.1\nnameserver 10.9.8.7\nsearch example.org\noptions rotate\nsortlist 10.0.0.0\n";
+        let expected =
+            "nameserver 127.0.0.1\nnameserver 10.9.8.7\nsearch example.org\noptions rotate\nsortlist 10.0.0.0\n";
         assert_eq!(file(HOST, &names).unwrap(), expected);
         let none = Names { dns_search: vec![".".into()], ..bridged() };
         assert!(!file(HOST, &none).unwrap().contains("search"));

@@ -13,12 +13,7 @@ use super::{
     message::{Batch, Verb},
     table,
 };
-use crate::network::{
-    Error,
-    bridge::Bridge,
-    netlink::{Conversation, Refused},
-    ports::HostPort,
-};
+use crate::network::{Error, bridge::Bridge, netlink::Conversation, ports::HostPort};
 
 /// A container's port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
