@@ -87,7 +87,7 @@ fn containers_survive_every_service_and_all_at_once() {
 #[test]
 fn the_supervisor_dies_and_comes_back() {
     let node = Node::start();
-    node.berth(&["run", "-d", "--name", "c", "busybox", "sh", "-c", "read x"]).ok();
+    node.berth(&["run", "-d", "--name", "c", "busybox", "sleep", "1000"]).ok();
     node.berth(&["run", "-d", "--name", "ends", "-i", "busybox", "sh", "-c", "read x; exit 42"]).ok();
     let pid = node.inspect("c", "{{.State.Pid}}");
     let ends: i32 = node.inspect("ends", "{{.State.Pid}}").parse().unwrap();

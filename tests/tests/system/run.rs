@@ -19,7 +19,8 @@ fn output_and_exit_code_are_the_containers(setup: Setup) {
     assert_eq!(node.berth(&["run", "--rm", "--network", "none", "busybox", "echo", "hello"]).ok(), "hello");
     let both = node.berth(&["run", "--rm", "busybox", "sh", "-c", "echo out; echo err >&2; exit 7"]);
     assert_eq!((both.code, both.text(), both.error().as_str()), (7, "out", "err\n"));
-    node.berth(&["run", "--rm", "busybox", "sh", "-c", "kill -TERM $$; sleep 5"]).fails(143);
+    // The first process itself takes only signals that it has a handler for, so it is one of its children that dies.
+    node.berth(&["run", "--rm", "busybox", "sh", "-c", "sh -c 'kill -TERM $$'; exit $?"]).fails(143);
     node.finish();
 }
 
@@ -40,7 +41,7 @@ fn environment_user_and_directory(setup: Setup) {
 
 fn what_an_image_says_is_the_default(setup: Setup) {
     let node = node(setup);
-    let path = node.berth(&["run", "--rm", "busybox", "printenv", "PATH"]);
+    let path = node.berth(&["run", "--rm", "busybox", "sh", "-c", "echo $PATH"]);
     assert_eq!(path.ok(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     let shell = node.berth_with(&["run", "--rm", "-i", "busybox"], b"echo from the image\\'s command\n");
     assert_eq!(shell.ok(), "from the image's command");
@@ -67,7 +68,7 @@ fn the_container_is_confined(setup: Setup) {
     assert_eq!(field("NoNewPrivs:"), "0");
     let nnp = run(&["--security-opt", "no-new-privileges", "busybox", "grep", "NoNewPrivs", "/proc/self/status"]);
     assert!(nnp.ok().ends_with('1'));
-    assert_eq!(run(&["busybox", "cat", "/proc/kcore"]).ok(), "", "masked");
+    assert_eq!(run(&["busybox", "cat", "/proc/timer_list"]).ok(), "", "masked");
     run(&["busybox", "sh", "-c", "echo 1 > /proc/sys/kernel/sysrq"]).fails(1);
     assert_ne!(run(&["busybox", "mount", "-t", "tmpfs", "x", "/tmp"]).code, 0, "no mounts without CAP_SYS_ADMIN");
     assert_ne!(
