@@ -98,9 +98,9 @@ impl From<Error> for Failure {
             Error::NotFound { .. } => failure.reason("CONTAINER_NOT_FOUND"),
             Error::NameTaken { .. } => failure.reason("NAME_TAKEN"),
             Error::UnknownHandler(_) => failure.hint("handlers are named in [runtime.handler] of the configuration"),
-            Error::Io { source, path, .. } if is_full(&source) => failure
-                .reason("NO_SPACE")
-                .hint(format!("free some space on the file system of {}", path.display())),
+            Error::Io { source, path, .. } if is_full(&source) => {
+                failure.reason("NO_SPACE").hint(format!("free some space on the file system of {}", path.display()))
+            }
             _ => failure,
         }
     }

@@ -58,12 +58,7 @@ impl Containers {
             (false, true, false) => [ATTACHED, ATTACHED, ATTACHED],
             (false, false, false) => ["", ATTACHED, ATTACHED],
         };
-        let hello = Hello {
-            exec_id: exec_id.clone(),
-            stdin: start.stdin,
-            stdout: true,
-            stderr: !start.tty,
-        };
+        let hello = Hello { exec_id: exec_id.clone(), stdin: start.stdin, stdout: true, stderr: !start.tty };
         let (tty, detach, command) = (start.tty, start.detach, start.args.join(" "));
         let config = bundle.path().join(CONFIG);
         let process = blocking("reading a bundle", move || {

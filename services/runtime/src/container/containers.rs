@@ -80,10 +80,10 @@ impl Containers {
     /// shares, where it shares one.
     pub(crate) fn names_directory(&self, record: &Record) -> PathBuf {
         match record.spec.network_mode.strip_prefix("container:") {
-            Some(other) => self.index.find(other).map_or_else(
-                |_| self.directory(&record.id),
-                |other| self.names_directory(&other.record()),
-            ),
+            Some(other) => self
+                .index
+                .find(other)
+                .map_or_else(|_| self.directory(&record.id), |other| self.names_directory(&other.record())),
             None => self.directory(&record.id),
         }
     }

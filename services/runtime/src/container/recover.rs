@@ -116,7 +116,8 @@ impl Containers {
             record.state.status = status;
             record.state.pid = pid;
             record.state.error.clear();
-            record.state.started = Some(record.state.started.filter(|_| record.state.status.is_live()).unwrap_or_else(Time::now));
+            record.state.started =
+                Some(record.state.started.filter(|_| record.state.status.is_live()).unwrap_or_else(Time::now));
             record.networks.clone_from(&attachment.networks);
             record.ports.clone_from(&attachment.ports);
             self.store.put(Arc::new(record.clone())).await?;

@@ -79,9 +79,7 @@ impl Policy {
             // As Docker has it: what a person stopped is started with the service.
             Self::Always => true,
             Self::UnlessStopped => !restart.stopped_by_hand,
-            Self::OnFailure(limit) => {
-                !restart.stopped_by_hand && code != 0 && (limit == 0 || restart.count < limit)
-            }
+            Self::OnFailure(limit) => !restart.stopped_by_hand && code != 0 && (limit == 0 || restart.count < limit),
         }
     }
 }

@@ -44,9 +44,15 @@ mod tests {
 
     #[test]
     fn reads_every_spelling() {
-        for (text, number) in
-            [("TERM", 15), ("sigterm", 15), ("9", 9), ("SIGQUIT", 3), ("RTMIN", 34), ("SIGRTMIN+3", 37), ("RTMAX-1", 63)]
-        {
+        for (text, number) in [
+            ("TERM", 15),
+            ("sigterm", 15),
+            ("9", 9),
+            ("SIGQUIT", 3),
+            ("RTMIN", 34),
+            ("SIGRTMIN+3", 37),
+            ("RTMAX-1", 63),
+        ] {
             assert_eq!(parse(text).unwrap(), number, "{text}");
         }
         for text in ["", "0", "65", "-1", "NOPE", "RTMIN+31", "RTMIN-1", "RTMAX-99999999999"] {

@@ -177,7 +177,8 @@ impl Writer {
     fn copy(&self, record: &Record) {
         let directory = self.containers.join(&record.id);
         let new = directory.join(".container.json.new");
-        let write = || fs::write(&new, serde_json::to_vec(record)?).and_then(|()| fs::rename(&new, directory.join(COPY)));
+        let write =
+            || fs::write(&new, serde_json::to_vec(record)?).and_then(|()| fs::rename(&new, directory.join(COPY)));
         match write() {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 tracing::warn!(%error, directory = %directory.display(), "the copy of a record cannot be written");

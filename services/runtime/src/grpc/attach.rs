@@ -39,7 +39,11 @@ pub(super) async fn attach(
     };
     containers.event("attach", &record, &[]);
     let (output, outputs) = mpsc::channel(QUEUE);
-    let (tty, size) = (record.spec.tty, start.size.filter(|_| record.spec.tty));
+    let tty = match &session {
+        Waiting::Session(session) => session.tty,
+        Waiting::Start(_) => record.spec.tty,
+    };
+    let size = start.size.filter(|_| tty);
     let input = stream::iter(size.map(resize)).chain(inputs(requests));
     tokio::spawn(async move {
         let attachment = container.attach();
@@ -115,13 +119,11 @@ impl Registered {
 
 async fn connect(containers: &Containers, container: &Container, start: &AttachStart) -> Result<Session> {
     let open_stdin = container.record().spec.open_stdin;
-    let hello = Hello {
-        exec_id: String::new(),
-        stdin: start.stdin && open_stdin,
-        stdout: start.stdout,
-        stderr: start.stderr,
-    };
-    streams::attach(containers.bundle(&container.id).path(), &hello).await.map_err(|e| berth_core::Failure::from(e).into())
+    let hello =
+        Hello { exec_id: String::new(), stdin: start.stdin && open_stdin, stdout: start.stdout, stderr: start.stderr };
+    streams::attach(containers.bundle(&container.id).path(), &hello)
+        .await
+        .map_err(|e| berth_core::Failure::from(e).into())
 }
 
 pub(super) fn resize(size: TerminalSize) -> Input {

@@ -6,12 +6,12 @@ use berth_core::Failure;
 use berth_proto::berth::{
     image::v1::Auth,
     runtime::v1::{
-        AttachRequest, AttachResponse, CreateProgress, CreateRequest, Created as WireCreated, ExecRequest, ExecResponse,
-        InspectRequest, InspectResponse, KillRequest, KillResponse, ListRequest, ListResponse, LogsRequest, LogsResponse,
-        PauseRequest, PauseResponse, RemoveRequest, RemoveResponse, RenameRequest, RenameResponse, ResizeRequest,
-        ResizeResponse, RestartRequest, RestartResponse, StartRequest, StartResponse, StopRequest, StopResponse,
-        UnpauseRequest, UnpauseResponse, WaitRequest, WaitResponse, containers_server, create_progress::Message,
-        create_request::PullPolicy, wait_request::Condition as WireCondition,
+        AttachRequest, AttachResponse, CreateProgress, CreateRequest, Created as WireCreated, ExecRequest,
+        ExecResponse, InspectRequest, InspectResponse, KillRequest, KillResponse, ListRequest, ListResponse,
+        LogsRequest, LogsResponse, PauseRequest, PauseResponse, RemoveRequest, RemoveResponse, RenameRequest,
+        RenameResponse, ResizeRequest, ResizeResponse, RestartRequest, RestartResponse, StartRequest, StartResponse,
+        StopRequest, StopResponse, UnpauseRequest, UnpauseResponse, WaitRequest, WaitResponse, containers_server,
+        create_progress::Message, create_request::PullPolicy, wait_request::Condition as WireCondition,
     },
 };
 use futures::StreamExt as _;
@@ -167,7 +167,8 @@ fn order(request: CreateRequest) -> Result<Order, Error> {
         PullPolicy::Never => Pull::Never,
     };
     let CreateRequest { name, spec, auth, .. } = request;
-    let spec = spec.ok_or_else(|| Error::from(Failure::new(berth_core::Kind::InvalidArgument, "a container without a spec")))?;
+    let spec =
+        spec.ok_or_else(|| Error::from(Failure::new(berth_core::Kind::InvalidArgument, "a container without a spec")))?;
     let auth = auth.map(|auth| Auth {
         username: auth.username,
         password: auth.password,

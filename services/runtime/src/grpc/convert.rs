@@ -14,8 +14,22 @@ pub(super) fn container(containers: &Containers, container: &Container) -> Wire 
     let record = container.record();
     let names = containers.names_directory(&record);
     let file = |name: &str| names.join(name).display().to_string();
-    let Record { id, name, created, image, image_id, spec, args, exposed_ports, mounts, state, networks, ports, restart, .. } =
-        (*record).clone();
+    let Record {
+        id,
+        name,
+        created,
+        image,
+        image_id,
+        spec,
+        args,
+        exposed_ports,
+        mounts,
+        state,
+        networks,
+        ports,
+        restart,
+        ..
+    } = (*record).clone();
     Wire {
         log_path: if spec.log.as_ref().is_some_and(|log| log.driver == "none") {
             String::new()

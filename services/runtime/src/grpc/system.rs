@@ -46,7 +46,8 @@ impl system_server::System for Service {
         or_warn("storage driver", driver.as_ref().err().map(ToString::to_string));
         let all = containers.index.all();
         let statuses: Vec<_> = all.iter().map(|container| container.record().state.status).collect();
-        let count = |wanted: fn(ContainerStatus) -> bool| statuses.iter().filter(|status| wanted(**status)).count() as u32;
+        let count =
+            |wanted: fn(ContainerStatus) -> bool| statuses.iter().filter(|status| wanted(**status)).count() as u32;
         let mut runtimes: BTreeSet<String> = containers.settings.handler.keys().cloned().collect();
         runtimes.insert("berth".into());
         let default = &containers.settings.default_handler;

@@ -8,8 +8,8 @@ use containerd_shim_protos::{api, protobuf};
 use protobuf::{Message, MessageField, well_known_types::any::Any};
 use tokio::net::UnixStream;
 use ttrpc::{
-    context,
     r#async::Client,
+    context,
     proto::{Codec as _, Request},
 };
 
@@ -141,7 +141,13 @@ impl Task {
     }
 
     /// Prepares another process; `streams` is what its standard streams are called, empty for `/dev/null`.
-    pub(crate) async fn exec(&self, exec_id: &str, process: Vec<u8>, tty: bool, streams: [&str; 3]) -> Result<(), Failure> {
+    pub(crate) async fn exec(
+        &self,
+        exec_id: &str,
+        process: Vec<u8>,
+        tty: bool,
+        streams: [&str; 3],
+    ) -> Result<(), Failure> {
         let spec = Any { type_url: PROCESS.into(), value: process, ..Default::default() };
         let [stdin, stdout, stderr] = streams.map(str::to_owned);
         let request = api::ExecProcessRequest {

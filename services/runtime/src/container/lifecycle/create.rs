@@ -26,8 +26,7 @@ use crate::{
         store::{Change, Job},
     },
     error::{Error, Result},
-    network,
-    spec,
+    network, spec,
     volumes::Volumes,
 };
 
@@ -231,7 +230,9 @@ impl Containers {
                 () = progress.closed() => return Err(Error::Cancelled),
             };
             let Some(message) = message else {
-                return Err(Failure::new(Kind::Unavailable, "the image service ended while it pulled; try again").into());
+                return Err(
+                    Failure::new(Kind::Unavailable, "the image service ended while it pulled; try again").into()
+                );
             };
             let done = matches!(message.message, Some(Message::Done(_)));
             if progress.send(message.encode_to_vec().into()).await.is_err() {
@@ -245,11 +246,8 @@ impl Containers {
 
     async fn commit_created(&self, record: Record, reservation: Reservation) -> Result<Arc<Container>> {
         let container = Container::new(record);
-        let change = Change {
-            put: Some(container.record()),
-            remove_job: Some(container.id.clone()),
-            ..Change::default()
-        };
+        let change =
+            Change { put: Some(container.record()), remove_job: Some(container.id.clone()), ..Change::default() };
         self.store.commit(change).await?;
         self.index.insert(Arc::clone(&container));
         reservation.keep();

@@ -72,15 +72,7 @@ impl Containers {
                 }
                 task.shutdown().await;
             }
-            let (spans, bundle) = (self.spans.clone(), bundle.clone());
-            let removed = blocking("removing a bundle", move || {
-                spans.export(bundle.path());
-                bundle.remove();
-                Ok(())
-            });
-            if let Err(error) = removed.await {
-                tracing::warn!(id = container.id, %error, "a bundle may be left");
-            }
+            self.remove_bundle(&container.id).await;
             container.publish(|live| live.task = None);
         };
         let record = container.record();
@@ -96,6 +88,19 @@ impl Containers {
         settle.await;
         if let Some(wait) = again {
             self.start_later(container, wait);
+        }
+    }
+
+    /// Takes a bundle away, once what its shim left in it was taken.
+    pub(super) async fn remove_bundle(&self, id: &str) {
+        let (spans, bundle) = (self.spans.clone(), self.bundle(id));
+        let removed = blocking("removing a bundle", move || {
+            spans.export(bundle.path());
+            bundle.remove();
+            Ok(())
+        });
+        if let Err(error) = removed.await {
+            tracing::warn!(id, %error, "a bundle may be left");
         }
     }
 

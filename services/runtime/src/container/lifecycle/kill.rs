@@ -12,7 +12,10 @@ impl Containers {
         let number = if name.is_empty() { signal::KILL } else { signal::parse(name)? };
         let live = container.now();
         let refused = || {
-            Error::State(format!("cannot kill container: {}: container {} is not running", live.record.name, live.record.id))
+            Error::State(format!(
+                "cannot kill container: {}: container {} is not running",
+                live.record.name, live.record.id
+            ))
         };
         let Some(task) = live.task.as_ref().filter(|_| live.record.state.status.is_live()) else {
             return Err(refused());

@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use crate::{
-    container::{containers::{Containers, to_the_end}, live::Container, record::Status},
+    container::{
+        containers::{Containers, to_the_end},
+        live::Container,
+        record::Status,
+    },
     error::{Error, Result},
     shims::Task,
 };

@@ -41,7 +41,8 @@ impl Containers {
         if live.removed {
             return Err(Error::NotFound { name: container.id.clone() });
         }
-        let refused = |why: &str| Err(Error::State(format!("cannot remove container \"/{}\": {why}", live.record.name)));
+        let refused =
+            |why: &str| Err(Error::State(format!("cannot remove container \"/{}\": {why}", live.record.name)));
         match live.record.state.status {
             Status::Running if !how.force => {
                 return refused("container is running: stop the container before removing or force remove");

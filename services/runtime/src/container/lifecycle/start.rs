@@ -3,7 +3,6 @@
 
 use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
 
-use berth_core::bundle::Options;
 use super::create::said;
 use crate::{
     container::{
@@ -16,6 +15,7 @@ use crate::{
     shims::{Attachment, Task},
     spec,
 };
+use berth_core::bundle::Options;
 
 /// A client that attached before the start has this long to connect.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -110,8 +110,7 @@ impl Containers {
             Ok(prepared) => prepared,
             Err(error) => {
                 self.networks.detach(&record.id).await;
-                let bundle = bundle.clone();
-                let _ = blocking("removing a bundle", move || Ok(bundle.remove())).await;
+                self.remove_bundle(&record.id).await;
                 return Err(other(error));
             }
         };
@@ -238,7 +237,8 @@ impl Containers {
             cgroups_path: &Path::new("/").join(parent).join(&record.id),
         };
         let config = spec::build(&input).map_err(said)?;
-        serde_json::to_vec(&config).map_err(|e| Error::Invalid(format!("the configuration cannot be written down: {e}")))
+        serde_json::to_vec(&config)
+            .map_err(|e| Error::Invalid(format!("the configuration cannot be written down: {e}")))
     }
 
     /// Clients that attached before the start are connected, so that they see the first byte.
@@ -268,13 +268,7 @@ impl Containers {
         }
         task.shutdown().await;
         self.networks.detach(&record.id).await;
-        let spans = self.spans.clone();
-        let _ = blocking("removing a bundle", move || {
-            spans.export(bundle.path());
-            bundle.remove();
-            Ok(())
-        })
-        .await;
+        self.remove_bundle(&record.id).await;
     }
 
     /// A refusal of the shim, as a person is told it. One that died is quoted.

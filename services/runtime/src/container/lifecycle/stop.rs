@@ -66,9 +66,9 @@ impl Containers {
         };
         container.set_stopping(true);
         self.send(container, task, number).await?;
-        let seconds = how.timeout.unwrap_or_else(|| {
-            i32::try_from(record.spec.stop_timeout.unwrap_or(DEFAULT_TIMEOUT)).unwrap_or(i32::MAX)
-        });
+        let seconds = how
+            .timeout
+            .unwrap_or_else(|| i32::try_from(record.spec.stop_timeout.unwrap_or(DEFAULT_TIMEOUT)).unwrap_or(i32::MAX));
         let ended = container.when(|live| !live.record.state.status.is_live());
         match u64::try_from(seconds) {
             Err(_) => {

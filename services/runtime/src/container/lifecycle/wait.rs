@@ -23,7 +23,9 @@ pub(crate) async fn wait(container: Arc<Container>, condition: Condition) -> (i3
         .when(|live| match condition {
             _ if live.removed => true,
             // One that will be started again in a moment has not come to rest.
-            Condition::NotRunning => !live.record.state.status.is_live() && live.record.state.status != Status::Restarting,
+            Condition::NotRunning => {
+                !live.record.state.status.is_live() && live.record.state.status != Status::Restarting
+            }
             Condition::NextExit => live.ends != ends,
             Condition::Removed => false,
         })
