@@ -59,7 +59,9 @@ mod tests {
     use super::*;
 
     fn node(state: &Path) -> Node {
-        Node { state: state.into(), ..Node::default() }
+        let mut node = Node::default();
+        node.state = state.into();
+        node
     }
 
     /// Health stands for a neighbour's API: unary, streamed, and with errors of its own.

@@ -27,7 +27,7 @@ mod tmpfs;
 
 pub(crate) use build::{Input, Network, build};
 pub(crate) use check::check;
-pub(crate) use complete::{Completed, complete};
+pub(crate) use complete::complete;
 pub(crate) use error::Error;
 pub(crate) use exec::exec;
 pub(crate) use log::log;
