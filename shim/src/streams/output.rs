@@ -88,7 +88,7 @@ impl Outputs {
         while !source.ended.get() {
             self.until_somebody_keeps_up(source.kind).await;
             let Ok(mut ready) = source.fd.readable().await else { break };
-            match self.take(source) {
+            match self.take(source, false) {
                 Taken::Some(_) => {}
                 Taken::NothingYet => ready.clear_ready(),
                 Taken::End => break,
@@ -118,7 +118,7 @@ impl Outputs {
     }
 
     /// Reads once and hands on.
-    fn take(&self, source: &Source) -> Taken {
+    fn take(&self, source: &Source, last: bool) -> Taken {
         if source.ended.get() {
             return Taken::End;
         }
@@ -127,7 +127,7 @@ impl Outputs {
                 match rustix::io::read(source.fd.get_ref(), &mut buffer[..]) {
                     Ok(0) => return Taken::End,
                     Ok(length) => {
-                        self.hand_on(source.kind, &buffer[..length]);
+                        self.hand_on(source.kind, &buffer[..length], last);
                         return Taken::Some(length);
                     }
                     Err(Errno::INTR) => {}
@@ -139,7 +139,8 @@ impl Outputs {
         })
     }
 
-    fn hand_on(&self, kind: Kind, bytes: &[u8]) {
+    /// What is `last` is little, and nobody can be held up for it any more: every listener gets it.
+    fn hand_on(&self, kind: Kind, bytes: &[u8], last: bool) {
         if self.finished.get() {
             return;
         }
@@ -150,7 +151,7 @@ impl Outputs {
         let mut wanting = listeners.iter().filter(|outbox| outbox.want.includes(kind)).peekable();
         if wanting.peek().is_some() {
             let bytes = Bytes::copy_from_slice(bytes);
-            wanting.for_each(|outbox| outbox.offer(kind, &bytes));
+            wanting.for_each(|outbox| if last { outbox.say(kind, bytes.clone()) } else { outbox.offer(kind, &bytes) });
         }
     }
 
@@ -170,7 +171,7 @@ impl Outputs {
         for source in sources {
             let mut left = REMAINDER;
             while left > 0 {
-                match self.take(&source) {
+                match self.take(&source, true) {
                     Taken::Some(length) => left = left.saturating_sub(length),
                     Taken::NothingYet => break,
                     Taken::End => {
