@@ -189,15 +189,17 @@ mod tests {
         let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         sh(
             "echo a > plain; ln plain hard; mkdir -p d/e; ln plain d/e/hard; ln -s /etc/passwd link; mkfifo fifo; \
-             mknod null c 1 3; echo s > suid; chown 33:44 suid d; chmod 4711 suid; chmod 1750 d/e; setfattr -n user.x -v y d; \
+             mknod null c 1 3; echo s > suid; chown 33:44 suid d; chmod 4711 suid; chmod 1750 d/e; \
              touch -d '2001-02-03 04:05:06' plain d; touch -h -d '2002-02-03 04:05:06' link; chmod 2755 .; chown 5:6 .; \
              : > empty; head -c 300000 /dev/urandom > large",
             from.path(),
         );
+        lsetxattr(from.path().join("d"), "user.x", b"y", XattrFlags::empty()).unwrap();
         copied(from.path(), to.path()).unwrap();
+        let mut value = [0; 8];
+        assert_eq!(lgetxattr(to.path().join("d"), "user.x", &mut value[..]).map(|size| &value[..size]), Ok(&b"y"[..]));
         let list = |directory: &Path| {
-            let list = "find . -printf '%p %y %U:%G %m %T@ %l %n %s\\n' | grep -v '^[.]/d/e d' | sort; cat large plain; \
-                        getfattr -d -R . 2>/dev/null; stat -c %t:%T null";
+            let list = "find . -printf '%p %y %U:%G %m %T@ %l %n %s\\n' | grep -v '^[.]/d/e d' | sort; cat large plain; stat -c %t:%T null";
             Command::new("sh").args(["-c", list]).current_dir(directory).output().unwrap().stdout
         };
         assert_eq!(String::from_utf8_lossy(&list(to.path())), String::from_utf8_lossy(&list(from.path())));

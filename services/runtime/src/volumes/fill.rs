@@ -26,9 +26,9 @@ use super::{
     copy,
     mounts::NO_COPY,
     rootfs,
+    store::{Inner, Volumes, blocking},
     trash::Trash,
     volume::Volume,
-    volumes::{Inner, Volumes, blocking},
 };
 use crate::volumes::Error;
 

@@ -8,9 +8,9 @@ mod error;
 mod fill;
 mod mounts;
 mod rootfs;
+mod store;
 mod trash;
 mod volume;
-mod volumes;
 
 pub(crate) use error::Error;
-pub(crate) use volumes::Volumes;
+pub(crate) use store::Volumes;

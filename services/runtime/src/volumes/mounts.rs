@@ -10,8 +10,8 @@ use std::{
 use berth_proto::berth::runtime::v1::{Mount, MountPoint, mount::Type};
 
 use super::{
+    store::{Inner, Volumes, blocking},
     volume::{check_name, invented_name},
-    volumes::{Inner, Volumes, blocking},
 };
 use crate::volumes::Error;
 

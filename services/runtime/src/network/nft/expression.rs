@@ -111,7 +111,7 @@ impl Rule {
     }
 
     /// To an address of the host's own, as its routes say (`fib daddr type local`).
-    pub(super) fn to_the_host(self) -> Self {
+    pub(super) fn local_destination(self) -> Self {
         let data = Attributes::default().number(1, VALUE).number(2, 3).number(3, 1 << 1);
         self.ipv4().expression("fib", &data).compare(true, &LOCAL.to_ne_bytes())
     }

@@ -68,7 +68,7 @@ pub(super) fn replace(batch: &mut Batch<'_>, bridge: &str, subnet: Subnet, redir
         if hook.is_some() {
             chain(batch, bridge, name, hook);
         }
-        rule(batch, bridge, name, &Rule::new().to_the_host().verdict(Verdict::Jump(PUBLISH)));
+        rule(batch, bridge, name, &Rule::new().local_destination().verdict(Verdict::Jump(PUBLISH)));
     }
 
     chain(batch, bridge, "leaving", Some(&LEAVING));
