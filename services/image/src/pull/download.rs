@@ -90,6 +90,13 @@ pub(super) async fn download(
 }
 
 impl Download<'_> {
+    /// People are told of layers only: the rest is small.
+    fn say(&self, phase: Phase, current: u64) {
+        if self.arrived.is_some() {
+            say(self.job.progress, self.descriptor, phase, current);
+        }
+    }
+
     fn last(&self, source: io::Error) -> Attempt {
         Attempt::last(Error::io("cannot write", self.path)(source))
     }
@@ -134,7 +141,7 @@ impl Download<'_> {
                 return (Some(partial), result);
             }
         }
-        say(self.job.progress, descriptor, Phase::Verifying, descriptor.size);
+        self.say(Phase::Verifying, descriptor.size);
         let is = partial.digest();
         if is == descriptor.digest {
             return (Some(partial), Ok(()));
@@ -208,7 +215,7 @@ impl Download<'_> {
             }
             if told.elapsed() >= TOLD_EVERY {
                 told = Instant::now();
-                say(self.job.progress, self.descriptor, Phase::Downloading, at);
+                self.say(Phase::Downloading, at);
             }
         }
         // Where everything that was announced is here, more of it is an error, and its end makes the connection free for

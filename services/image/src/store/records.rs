@@ -70,8 +70,10 @@ pub(crate) struct Records {
 impl Records {
     pub(crate) fn open(root: &Path) -> Result<Self, Error> {
         let (path, copy) = (root.join("meta.redb"), root.join("images.json"));
+        let lost = !path.exists() && copy.exists();
         match Self::try_open(&path, &copy) {
-            Ok(records) => return Ok(records),
+            Ok(records) if !lost => return Ok(records),
+            Ok(_) => tracing::error!(path = %path.display(), "the store is gone; it is rebuilt"),
             Err(error) if !path.exists() => return Err(error),
             Err(error @ Error::InUse { .. }) => return Err(error),
             Err(error) => {

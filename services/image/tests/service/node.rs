@@ -110,8 +110,14 @@ impl Node {
         self.image.id()
     }
 
+    /// The root of both services, as they see it.
+    fn root(&self) -> PathBuf {
+        let root = self.directory.path().join("root");
+        if self.place.has_disk() { format!("/proc/{}/root{}", self.pid(), root.display()).into() } else { root }
+    }
+
     pub(crate) fn stored(&self) -> PathBuf {
-        self.directory.path().join("root/image")
+        self.root().join("image")
     }
 
     /// Names in `ingest/`.
@@ -127,9 +133,23 @@ impl Node {
 
     /// How many layers and snapshots are laid down.
     pub(crate) fn directories(&self) -> usize {
-        let base = self.directory.path().join("root/snapshotter/vfs");
-        let entries = fs::read_dir(base).unwrap().flatten();
+        let entries = fs::read_dir(self.root().join("snapshotter/vfs")).unwrap().flatten();
         entries.filter(|entry| entry.file_name().to_string_lossy().parse::<u64>().is_ok()).count()
+    }
+
+    /// Waits until `is` holds, which is asked again whenever layers or snapshots are thrown away or deleted.
+    pub(crate) fn when(&self, is: impl Fn() -> bool) {
+        use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC).unwrap();
+        for directory in ["snapshotter/vfs", "snapshotter/vfs/trash"] {
+            let events = AddWatchFlags::IN_MOVED_FROM | AddWatchFlags::IN_DELETE;
+            inotify.add_watch(&self.root().join(directory), events).unwrap();
+        }
+        tokio::task::block_in_place(|| {
+            while !is() {
+                inotify.read_events().unwrap();
+            }
+        });
     }
 
     /// Everything that the service has logged since it was started.

@@ -52,6 +52,10 @@ impl Place {
         })
     }
 
+    pub(crate) fn has_disk(&self) -> bool {
+        self.mounts.is_some()
+    }
+
     /// A command in here.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
