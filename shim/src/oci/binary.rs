@@ -156,7 +156,7 @@ impl Engine for Binary {
         }
         let mut process = process.clone();
         let root = root_path(&container.spec, &container.bundle)?;
-        settle_user(&mut process, &root)?;
+        settle_user(&mut process, &user::asked_groups(&container.spec), &root)?;
         let size = match &stdio {
             Stdio::Terminal { columns, rows } => Some((*columns, *rows)),
             Stdio::Streams { .. } => None,
@@ -232,8 +232,9 @@ pub(crate) fn remove(runtime: &Path, root: &Path, id: &str) -> Result<(), Error>
 fn with_user(spec: &Spec, bundle: &Path) -> Result<Spec, Error> {
     let mut spec = spec.clone();
     let root = root_path(&spec, bundle)?;
+    let groups = user::asked_groups(&spec);
     if let Some(process) = spec.process_mut()
-        && settle_user(process, &root)?
+        && settle_user(process, &groups, &root)?
     {
         berth_core::bundle::write(bundle, berth_core::bundle::CONFIG, &spec).step(|| "completing the configuration")?;
     }
@@ -241,10 +242,10 @@ fn with_user(spec: &Spec, bundle: &Path) -> Result<Spec, Error> {
 }
 
 /// True where something changed.
-fn settle_user(process: &mut Process, root: &Path) -> Result<bool, Error> {
+fn settle_user(process: &mut Process, groups: &[String], root: &Path) -> Result<bool, Error> {
     let Some(name) = process.user().username().clone().filter(|name| !name.is_empty()) else { return Ok(false) };
     let root = Root::open(root).step(|| format!("opening {}", root.display()))?;
-    let mut identity = user::look_up(&root, &name, &[])?;
+    let mut identity = user::look_up(&root, &name, groups)?;
     identity.groups.extend(process.user().additional_gids().iter().flatten());
     process.user_mut().set_uid(identity.uid).set_gid(identity.gid).set_username(None);
     process.user_mut().set_additional_gids(Some(identity.groups));

@@ -56,7 +56,7 @@ pub(crate) fn prepare(
     seccomp: Option<&Program>,
     channel: &Child,
 ) -> Result<Prepared, Error> {
-    let identity = identity(process, root)?;
+    let identity = identity(spec, process, root)?;
     let mut environment: Vec<String> = process.env().clone().unwrap_or_default();
     if !environment.iter().any(|variable| variable.starts_with("HOME=")) {
         let home = identity.home.clone().or_else(|| user::home(root, identity.uid));
@@ -96,10 +96,10 @@ impl Prepared {
     }
 }
 
-fn identity(process: &Process, root: &Root) -> Result<Identity, Error> {
+fn identity(spec: &Spec, process: &Process, root: &Root) -> Result<Identity, Error> {
     let user = process.user();
     let mut identity = match user.username().as_deref().filter(|name| !name.is_empty()) {
-        Some(name) => user::look_up(root, name, &[])?,
+        Some(name) => user::look_up(root, name, &user::asked_groups(spec))?,
         None => Identity { uid: user.uid(), gid: user.gid(), ..Identity::default() },
     };
     for gid in user.additional_gids().iter().flatten() {

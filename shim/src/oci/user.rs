@@ -2,6 +2,9 @@
 
 use std::{fmt, path::Path};
 
+use berth_core::bundle::GROUP_ADD;
+use oci_spec::runtime::Spec;
+
 use super::{
     error::{Error, Step as _},
     mount::Root,
@@ -29,6 +32,13 @@ pub(crate) fn look_up(root: &Root, user: &str, additional: &[String]) -> Result<
     let (passwd, group) = (file("/etc/passwd")?.unwrap_or_default(), file("/etc/group")?.unwrap_or_default());
     resolve(user, additional, &String::from_utf8_lossy(&passwd), &String::from_utf8_lossy(&group))
         .map_err(|missing| Error::Spec(missing.to_string()))
+}
+
+/// The groups that were asked for by name beside the user's own; numbers are in `process.user` already.
+pub(crate) fn asked_groups(spec: &Spec) -> Vec<String> {
+    let list = spec.annotations().as_ref().and_then(|annotations| annotations.get(GROUP_ADD));
+    let named = |group: &&str| !group.is_empty() && group.parse::<u32>().is_err();
+    list.into_iter().flat_map(|list| list.split(',')).filter(named).map(str::to_owned).collect()
 }
 
 /// The home of a uid, as the container's passwd says.
@@ -164,6 +174,14 @@ mod tests {
         assert_eq!(of("web:nogroup").unwrap_err(), "unable to find group nogroup: no matching entries in group file");
         assert!(of("4294967295").is_err());
         assert!(of("-1").is_err());
+    }
+
+    #[test]
+    fn groups_are_asked_for_by_name() {
+        let mut spec = Spec::default();
+        assert!(asked_groups(&spec).is_empty());
+        spec.set_annotations(Some([(GROUP_ADD.to_owned(), "7,logs,,ssl".to_owned())].into()));
+        assert_eq!(asked_groups(&spec), ["logs", "ssl"]);
     }
 
     #[test]
