@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use berth_proto::berth::runtime::v1::{self as proto, ContainerSpec, MountPoint};
+use berth_proto::berth::runtime::v1::{self as proto, ContainerSpec};
 use oci_spec::runtime::Mount;
 
 use super::{Error, Input, tmpfs};
@@ -22,7 +22,7 @@ pub(super) fn of(input: &Input<'_>) -> Result<(Vec<Mount>, Option<String>), Erro
     let mut mounts: Vec<Mount> = system(spec)
         .into_iter()
         // Whoever brings a /dev of their own brings what is in it.
-        .filter(|(at, ..)| !over(at) && !(at.starts_with("/dev/") && over("/dev")))
+        .filter(|(at, ..)| !(over(at) || at.starts_with("/dev/") && over("/dev")))
         .map(|(at, typ, source, options)| mount(Path::new(at), typ, Path::new(source), options))
         .collect();
     mounts.extend(users);
@@ -45,7 +45,8 @@ fn system(spec: &ContainerSpec) -> Vec<System> {
         ("/dev/shm", "tmpfs", "shm", shm),
     ];
     for (at, typ, source, options) in &mut mounts {
-        if spec.ipc_mode == "host" && matches!(*at, "/dev/shm" | "/dev/mqueue") {
+        // /dev/mqueue needs nothing: it shows the queues of the namespace it is mounted from.
+        if spec.ipc_mode == "host" && *at == "/dev/shm" {
             (*typ, *source, *options) = ("bind", *at, words("rbind,rprivate,nosuid,noexec,nodev"));
         }
         if spec.read_only && !ALWAYS_WRITABLE.contains(at) && !options.iter().any(|option| option == "ro") {
@@ -141,13 +142,13 @@ pub(super) fn check(spec: &ContainerSpec) -> Result<(), Error> {
 
 /// What is mounted where, for the tests of others.
 #[cfg(test)]
-pub(super) fn point(source: &str, destination: &str, read_write: bool) -> MountPoint {
-    MountPoint {
+pub(super) fn point(source: &str, destination: &str, read_write: bool) -> proto::MountPoint {
+    proto::MountPoint {
         r#type: "bind".into(),
         source: source.into(),
         destination: destination.into(),
         read_write,
-        ..MountPoint::default()
+        ..proto::MountPoint::default()
     }
 }
 
@@ -197,13 +198,14 @@ mod tests {
         assert!(mounts.contains(&"/sys sysfs nosuid,noexec,nodev".into()));
         assert!(mounts.contains(&"/sys/fs/cgroup cgroup nosuid,noexec,nodev".into()));
         assert!(mounts.contains(&"/dev/shm /dev/shm rbind,rprivate,nosuid,noexec,nodev".into()));
+        assert!(mounts.contains(&"/dev/mqueue mqueue nosuid,noexec,nodev".into()));
     }
 
     #[test]
     fn shared_mounts_need_a_shared_root() {
         let spec = ContainerSpec::default();
         let with = |propagation: &str| {
-            let point = MountPoint { propagation: propagation.into(), ..point("/h", "/x", true) };
+            let point = proto::MountPoint { propagation: propagation.into(), ..point("/h", "/x", true) };
             of(&Input { mounts: &[point], ..Input::of(&spec) }).unwrap().1
         };
         assert_eq!(with(""), None);
