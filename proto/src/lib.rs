@@ -1,5 +1,6 @@
 //! The contracts between berth's parts: messages, clients and servers generated from the `.proto` files beside this
-//! crate. Nothing is written by hand here; the meaning of every field is said in the `.proto` file.
+//! crate. Nothing is written by hand here but how secrets are shown (not at all); the meaning of every field is said in the
+//! `.proto` file.
 #![allow(missing_docs, unreachable_pub, clippy::all, clippy::large_futures)]
 
 /// `berth.*`: our own APIs.
@@ -9,6 +10,13 @@ pub mod berth {
         /// Version 1.
         pub mod v1 {
             tonic::include_proto!("berth.image.v1");
+
+            impl std::fmt::Debug for Auth {
+                /// Who, and none of the secrets.
+                fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    f.debug_struct("Auth").field("username", &self.username).finish_non_exhaustive()
+                }
+            }
         }
     }
     /// The registry-proxy's administration.

@@ -139,7 +139,9 @@ impl From<Error> for Failure {
             Error::Denied { .. } => {
                 failure.hint("check the name; a private repository needs credentials, in ~/.docker/config.json")
             }
-            Error::Credentials { .. } => failure.hint("user or password are wrong, or the login has expired: log in again"),
+            Error::Credentials { .. } => {
+                failure.hint("user or password are wrong, or the login has expired: log in again")
+            }
             Error::Tls { hint, .. } => failure.hint(hint.clone()),
             Error::NoSpace { path, .. } => failure.reason(NO_SPACE).hint(free_some(path)),
             Error::Io { source, path, .. } if is_full(source) => failure.reason(NO_SPACE).hint(free_some(path)),

@@ -89,9 +89,10 @@ impl images_server::Images for Service {
         let credentials = auth.and_then(Credentials::from_wire);
         let images = Arc::clone(&self.0);
         let wanted = Wanted { reference, platform, credentials };
-        let mut ticket = self.0.flights.join(wanted.clone(), move |progress| async move {
-            pull::pull(&images, &wanted, &progress).await
-        });
+        let mut ticket = self
+            .0
+            .flights
+            .join(wanted.clone(), move |progress| async move { pull::pull(&images, &wanted, &progress).await });
         let (answers, stream) = mpsc::channel(QUEUE);
         let service = Self(Arc::clone(&self.0));
         tokio::spawn(async move {
@@ -102,7 +103,7 @@ impl images_server::Images for Service {
                     () = answers.closed() => return,
                 };
                 let (answer, last) = match event {
-                    Event::Progress(progress) => (Ok(progress), false),
+                    Event::Progress(progress) => (Ok(*progress), false),
                     Event::Done(Ok(pulled)) => (service.done(pulled).await.map_err(status), true),
                     Event::Done(Err(failure)) => (Err(failure.into()), true),
                 };

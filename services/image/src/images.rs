@@ -110,11 +110,7 @@ impl Images {
     }
 
     /// As [`Images::find`], for a platform (empty for any).
-    pub(crate) async fn find_for(
-        self: &Arc<Self>,
-        text: &str,
-        platform: &str,
-    ) -> Result<(Record, Arc<Stored>), Error> {
+    pub(crate) async fn find_for(self: &Arc<Self>, text: &str, platform: &str) -> Result<(Record, Arc<Stored>), Error> {
         let record = self.find(text)?;
         let stored = self.config(&record.id).await?;
         if !platform.is_empty() {

@@ -48,8 +48,9 @@ pub async fn run(node: Node) -> Result<(), Error> {
         .map_err(|_| Error::Panicked { what: "opening the store" })??;
     let images = Arc::new(Images::new(store, snapshotter, registry::Registries::new(&settings)?, settings));
     let socket = serve::bind(&node, &node.socket(NAME))?;
-    let routes =
-        Routes::new(ImagesServer::new(grpc::Service::new(Arc::clone(&images))).max_decoding_message_size(grpc::MAX_MESSAGE));
+    let routes = Routes::new(
+        ImagesServer::new(grpc::Service::new(Arc::clone(&images))).max_decoding_message_size(grpc::MAX_MESSAGE),
+    );
     tokio::spawn(reconcile::reconcile(Arc::downgrade(&images)));
     serve::notify_ready();
     Ok(socket.serve(routes).await?)

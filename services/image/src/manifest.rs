@@ -163,10 +163,7 @@ impl Index {
         let platform = Descriptor::platform;
         // Attestations, signatures and the like lie beside the images.
         let images: Vec<&Descriptor> = self.manifests.iter().filter(|d| !d.is_beside()).collect();
-        let best = images
-            .iter()
-            .filter_map(|d| Some((wanted.rank(&platform(d)?)?, *d)))
-            .min_by_key(|(rank, _)| *rank);
+        let best = images.iter().filter_map(|d| Some((wanted.rank(&platform(d)?)?, *d))).min_by_key(|(rank, _)| *rank);
         if let Some((_, descriptor)) = best {
             return Ok(descriptor);
         }

@@ -195,12 +195,7 @@ mod tests {
     struct Case(All);
 
     impl Case {
-        fn remove(
-            &mut self,
-            text: &str,
-            force: bool,
-            user: Option<&str>,
-        ) -> Result<(Vec<String>, bool), Error> {
+        fn remove(&mut self, text: &str, force: bool, user: Option<&str>) -> Result<(Vec<String>, bool), Error> {
             let record = find_in(&self.0, text).unwrap().unwrap().clone();
             let (removed, gone) = plan(&mut self.0, &record, text, force, user.map(str::to_owned))?;
             let removed = removed.into_iter().map(|removed| match removed {

@@ -117,7 +117,6 @@ fn read_tar(stream: &mut Incoming, contents: &mut Contents, blobs: &Blobs) -> Re
     }
     // To the end of the stream: what was cut off shows in the compression's own end.
     budget.set(u64::MAX);
-    drop(entries);
     let rest = io::copy(&mut archive.into_inner(), &mut io::sink());
     rest.map_err(malformed)?;
     if any { Ok(()) } else { Err(Error::Archive("it is empty".into())) }

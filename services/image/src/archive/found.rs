@@ -36,11 +36,7 @@ struct DockerEntry {
 }
 
 /// Every image that the archive says it has. Blocks.
-pub(super) fn find(
-    contents: &Contents,
-    platform: &Platform,
-    name: Option<&Reference>,
-) -> Result<Vec<Found>, Error> {
+pub(super) fn find(contents: &Contents, platform: &Platform, name: Option<&Reference>) -> Result<Vec<Found>, Error> {
     if let Some(file) = contents.file("manifest.json") {
         let text = contents.read(file)?;
         let entries: Vec<DockerEntry> = serde_json::from_slice(&text)
@@ -55,7 +51,8 @@ pub(super) fn find(
 
 fn docker_image(contents: &Contents, entry: &DockerEntry) -> Result<Found, Error> {
     let file = |name: &str| {
-        let file = contents.file(name).ok_or_else(|| Error::Archive(format!("it names {name:?} and does not have it")))?;
+        let file =
+            contents.file(name).ok_or_else(|| Error::Archive(format!("it names {name:?} and does not have it")))?;
         check_name(name, file)?;
         Ok::<_, Error>(file)
     };

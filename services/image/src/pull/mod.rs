@@ -89,8 +89,7 @@ fn no_space(images: &Images, resolved: &Resolved, error: Error) -> Error {
         },
         (Error::Snapshotter(mut failure), _) => {
             let needed = readable(resolved.compressed());
-            failure.message +=
-                &format!("; {} needs {needed} compressed and more than that unpacked", resolved.name);
+            failure.message += &format!("; {} needs {needed} compressed and more than that unpacked", resolved.name);
             Error::Snapshotter(failure)
         }
         (error, _) => error,

@@ -91,7 +91,9 @@ pub(super) async fn resolve(
             let why = format!("manifest unknown ({})", with_others(why));
             Error::ManifestUnknown { reference: reference.familiar(), why }
         }
-        Error::Denied { why, .. } => Error::Denied { repository: reference.familiar_repository(), why: with_others(why) },
+        Error::Denied { why, .. } => {
+            Error::Denied { repository: reference.familiar_repository(), why: with_others(why) }
+        }
         Error::Registry { host, why } if !others.is_empty() => {
             let why = with_others(format!("{host}: {why}"));
             Error::Registry { host: format!("{} cannot be pulled", reference.familiar()), why }
@@ -100,12 +102,7 @@ pub(super) async fn resolve(
     })
 }
 
-async fn documents(
-    session: &Session,
-    wanted: &Wanted,
-    attempts: u32,
-    progress: &Progress,
-) -> Result<Resolved, Error> {
+async fn documents(session: &Session, wanted: &Wanted, attempts: u32, progress: &Progress) -> Result<Resolved, Error> {
     let name = wanted.reference.familiar();
     let mut target = wanted.reference.target();
     let mut named = None;

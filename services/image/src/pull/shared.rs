@@ -43,7 +43,7 @@ impl Drop for Flight {
 /// What a caller hears.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    Progress(PullProgress),
+    Progress(Box<PullProgress>),
     Done(Result<Pulled, Failure>),
 }
 
@@ -81,7 +81,7 @@ impl Progress {
             _ => {}
         }
         // Under the lock, so that who joins hears each message once. Nobody listening is no error.
-        let _ = self.0.messages.send(Event::Progress(progress));
+        let _ = self.0.messages.send(Event::Progress(Box::new(progress)));
     }
 
     fn finish(&self, result: Result<Pulled, Failure>) {
@@ -155,7 +155,7 @@ impl Ticket {
     pub(crate) async fn next(&mut self) -> Event {
         loop {
             if let Some(progress) = self.backlog.pop_front() {
-                return Event::Progress(progress);
+                return Event::Progress(Box::new(progress));
             }
             match self.messages.recv().await {
                 Ok(event) => return event,

@@ -86,8 +86,7 @@ pub(super) fn chain(error: reqwest::Error) -> String {
 pub(super) fn tls(error: &reqwest::Error, host: &str) -> Option<Error> {
     let mut next = error.source();
     while let Some(cause) = next {
-        let inner = cause.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
-        let found = cause.downcast_ref::<rustls::Error>().or_else(|| inner?.downcast_ref::<rustls::Error>());
+        let found = rustls_error(cause);
         if let Some(found) = found {
             let hint = match found {
                 rustls::Error::InvalidMessage(_) => format!(
@@ -103,4 +102,12 @@ pub(super) fn tls(error: &reqwest::Error, host: &str) -> Option<Error> {
         next = cause.source();
     }
     None
+}
+
+/// The TLS error within I/O errors, which do not name it as their cause.
+fn rustls_error<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    match cause.downcast_ref::<rustls::Error>() {
+        Some(found) => Some(found),
+        None => rustls_error(cause.downcast_ref::<std::io::Error>()?.get_ref()?),
+    }
 }

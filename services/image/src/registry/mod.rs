@@ -64,9 +64,10 @@ impl Registries {
                 };
                 match reqwest::Url::parse(mirror) {
                     // A password in it is not repeated.
-                    Ok(url) if !url.username().is_empty() || url.password().is_some() => {
-                        Err(wrong(url.host_str().unwrap_or_default(), "a mirror has no user and password in its address"))
-                    }
+                    Ok(url) if !url.username().is_empty() || url.password().is_some() => Err(wrong(
+                        url.host_str().unwrap_or_default(),
+                        "a mirror has no user and password in its address",
+                    )),
                     Ok(url) if matches!(url.scheme(), "http" | "https") && url.query().is_none() => Ok(()),
                     _ => Err(wrong(mirror, "a mirror begins with http:// or https://, then a host and perhaps a path")),
                 }?;

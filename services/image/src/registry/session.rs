@@ -18,6 +18,8 @@ use crate::{error::Error, manifest};
 
 /// How long a registry may ask us to wait; longer is a refusal.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// How often one request may be refused for who we are: a token that another request has got may have expired by now.
+const MAX_ASKED: u32 = 2;
 const MAX_ERROR: usize = 16 * 1024;
 
 /// See the module.
@@ -83,7 +85,7 @@ impl Session {
     }
 
     async fn get(&self, rest: &str, accept: &str, range: Option<u64>) -> Result<Response, Attempt> {
-        let mut asked = false;
+        let mut asked = 0;
         loop {
             let authorization = self.authorization.lock().await.clone();
             let http = self.clients.for_content(self.host.authority());
@@ -97,8 +99,8 @@ impl Session {
             let answer = request.send().await.map_err(|error| self.unreachable(error))?;
             let status = answer.status();
             // Somebody else to whom we were sent does not learn who we are.
-            if status == StatusCode::UNAUTHORIZED && !asked && self.is_own(answer.url()) {
-                asked = true;
+            if status == StatusCode::UNAUTHORIZED && asked < MAX_ASKED && self.is_own(answer.url()) {
+                asked += 1;
                 if self.authorize(&answer, authorization.as_deref()).await? {
                     continue;
                 }
@@ -147,7 +149,8 @@ impl Session {
         *current = tokio::time::timeout(self.patience, answering).await.unwrap_or_else(|_| {
             Err(Attempt { error: self.slow("its token server's answer"), retry: Some(Duration::ZERO) })
         })?;
-        Ok(current.is_some())
+        // What was refused is not tried again.
+        Ok(current.is_some() && current.as_deref() != used)
     }
 
     fn slow(&self, what: &str) -> Error {
@@ -204,9 +207,10 @@ impl Session {
             let bytes = bytes.map_err(|e| e.attempt(self.host(), &format!("the manifest {target}")))?;
             Ok((bytes, content_type, announced))
         };
-        let (bytes, content_type, announced) = tokio::time::timeout(self.patience, asking).await.unwrap_or_else(|_| {
-            Err(Attempt { error: self.slow(&format!("the manifest {target}")), retry: Some(Duration::ZERO) })
-        })?;
+        let (bytes, content_type, announced) =
+            tokio::time::timeout(self.patience, asking).await.unwrap_or_else(|_| {
+                Err(Attempt { error: self.slow(&format!("the manifest {target}")), retry: Some(Duration::ZERO) })
+            })?;
         let mut digest = Digest::sha256(&bytes);
         // What was asked for decides in which algorithm the manifest is known from now on.
         for wanted in [&announced, target] {

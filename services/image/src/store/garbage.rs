@@ -62,7 +62,7 @@ impl Blobs {
                 waiting.push((metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH), metadata.len(), path));
             }
         }
-        waiting.sort_by(|one, other| other.0.cmp(&one.0));
+        waiting.sort_by_key(|(modified, ..)| std::cmp::Reverse(*modified));
         let mut bytes = 0;
         for (modified, length, path) in waiting {
             bytes += length;

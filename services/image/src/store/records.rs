@@ -70,7 +70,8 @@ pub(crate) struct Records {
 impl Records {
     pub(crate) fn open(root: &Path) -> Result<Self, Error> {
         let (path, copy) = (root.join("meta.redb"), root.join("images.json"));
-        let lost = !path.exists() && copy.exists();
+        // A store that is there and empty is one that was lost, too.
+        let lost = path.metadata().map_or(0, |metadata| metadata.len()) == 0 && copy.exists();
         match Self::try_open(&path, &copy) {
             Ok(records) if !lost => return Ok(records),
             Ok(_) => tracing::error!(path = %path.display(), "the store is gone; it is rebuilt"),

@@ -28,6 +28,7 @@ impl Archive {
     pub(crate) fn link(mut self, name: &str, target: &str, hard: bool) -> Self {
         let mut header = header(if hard { tar::EntryType::Link } else { tar::EntryType::Symlink }, name);
         header.as_gnu_mut().unwrap().linkname[..target.len()].copy_from_slice(target.as_bytes());
+        header.set_size(0);
         header.set_cksum();
         self.0.append(&header, &[][..]).unwrap();
         self
@@ -102,8 +103,7 @@ pub(crate) fn layout(images: &[(&Made, serde_json::Value)]) -> Vec<u8> {
                 archive = archive.file(&name, &content);
             }
         }
-        let mut entry =
-            json!({ "mediaType": made.media_type, "digest": made.digest(), "size": made.manifest.len() });
+        let mut entry = json!({ "mediaType": made.media_type, "digest": made.digest(), "size": made.manifest.len() });
         entry.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         manifests.push(entry);
     }

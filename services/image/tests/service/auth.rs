@@ -23,11 +23,17 @@ async fn basic_wrong_missing_and_absent_are_told_apart() {
     upstream.auth(Auth::Basic);
     let nobody = node.pull(&reference).await.failure();
     assert_eq!(nobody.kind, Kind::PermissionDenied);
-    assert!(nobody.message.contains("pull access denied for") && nobody.message.contains("asked as nobody"), "{nobody}");
+    assert!(
+        nobody.message.contains("pull access denied for") && nobody.message.contains("asked as nobody"),
+        "{nobody}"
+    );
     assert!(nobody.message.contains(&upstream.address) && nobody.hint.contains("config.json"), "{nobody}");
     let wrong = node.pull_as(&reference, password("guessed"), "").await.failure();
     assert_eq!(wrong.kind, Kind::Unauthenticated);
-    assert!(wrong.message.contains("does not accept the credentials") && wrong.message.contains("asked as user"), "{wrong}");
+    assert!(
+        wrong.message.contains("does not accept the credentials") && wrong.message.contains("asked as user"),
+        "{wrong}"
+    );
     let absent = format!("{}/private/none:1", upstream.address);
     let absent = node.pull_as(&absent, password("secret"), "").await.failure();
     assert_eq!(absent.kind, Kind::NotFound);
@@ -47,7 +53,7 @@ async fn basic_wrong_missing_and_absent_are_told_apart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_got_and_got_again_when_it_has_expired() {
-    let (upstream, node) = Upstream::with_node("").await;
+    let (upstream, node) = Upstream::with_node("max_concurrent_downloads = 1").await;
     let made = made();
     let reference = upstream.image("private/a:1", &made);
     upstream.auth(Auth::Token(upstream.address.clone(), 2));
@@ -73,7 +79,10 @@ async fn every_sort_of_credentials() {
     node.pull_as(&reference, Some(identity), "").await.done();
     let asked = upstream.asked();
     let post = asked.iter().find(|asked| asked.method == "POST").unwrap();
-    assert!(post.body.contains("grant_type=refresh_token") && post.body.contains("refresh_token=refresh-me"), "{post:?}");
+    assert!(
+        post.body.contains("grant_type=refresh_token") && post.body.contains("refresh_token=refresh-me"),
+        "{post:?}"
+    );
     assert!(post.body.contains("scope=repository%3Aprivate%2Fa%3Apull"), "{post:?}");
     let as_it_is = Credentials { registry_token: "good-2".into(), ..Default::default() };
     let tokens = upstream.count("/token");

@@ -90,7 +90,11 @@ async fn limits_and_outages_are_waited_for() {
     let made = Made::new(&[Layer::plain("a", b"b")]);
     let reference = upstream.image("a:1", &made);
     let mut answers = vec![
-        Fault::Status(429, "retry-after: 1\r\n".into(), r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"slowly"}]}"#.into()),
+        Fault::Status(
+            429,
+            "retry-after: 1\r\n".into(),
+            r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"slowly"}]}"#.into(),
+        ),
         Fault::Status(503, String::new(), String::new()),
         Fault::Status(502, String::new(), String::new()),
     ];
@@ -114,7 +118,11 @@ async fn what_a_failed_pull_brought_is_there_for_the_next() {
     let reference = upstream.image("a:1", &made);
     upstream.fail(|asked| {
         let first = asked.from().is_none();
-        asked.is_blob().then_some(if first { Fault::Cut(500_000) } else { Fault::Status(400, String::new(), String::new()) })
+        asked.is_blob().then_some(if first {
+            Fault::Cut(500_000)
+        } else {
+            Fault::Status(400, String::new(), String::new())
+        })
     });
     let failure = node.pull(&reference).await.failure();
     assert!(failure.message.contains(&upstream.address) && failure.message.contains("400"), "{failure}");

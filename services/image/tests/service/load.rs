@@ -120,7 +120,7 @@ async fn compressed_archives() {
 async fn a_loaded_image_is_not_fetched_again() {
     let (upstream, node) = Upstream::with_node("").await;
     let plain = Layer::noise(1, 300_000);
-    let (loaded, pulled) = (Made::new(&[plain.clone()]), Made::new(&[plain.clone().gzip()]));
+    let (loaded, pulled) = (Made::new(std::slice::from_ref(&plain)), Made::new(&[plain.clone().gzip()]));
     assert_eq!(loaded.id(), pulled.id(), "the same image, compressed only for the registry");
     node.load(&old(&[(&loaded, &["app:1"])])).await.unwrap();
     let reference = upstream.image("app:1", &pulled);
@@ -181,7 +181,11 @@ async fn hostile_and_broken_archives_are_refused() {
         ("no manifest", Archive::default().file("a", b"b").tar(), "neither a manifest.json"),
         ("no JSON", Archive::default().file("manifest.json", b"[{").tar(), "manifest.json is malformed"),
         ("cut off", whole[..whole.len() / 2].to_vec(), "cut off"),
-        ("a file that says it is huge", Archive::default().claiming(tar::EntryType::Regular, "a", 1 << 60), "no space left"),
+        (
+            "a file that says it is huge",
+            Archive::default().claiming(tar::EntryType::Regular, "a", 1 << 60),
+            "no space left",
+        ),
         ("a name without end", Archive::default().claiming(tar::EntryType::GNULongName, "a", 1 << 33), "cut off"),
         ("twice", Archive::default().file("a", b"b").file("a", b"c").tar(), "\"a\" twice"),
         ("bad name", old(&[(&made, &["A:1:2"])]), "invalid reference"),

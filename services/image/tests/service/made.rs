@@ -75,9 +75,7 @@ impl Made {
     }
 
     pub(crate) fn of(config: Vec<u8>, layers: &[Layer]) -> Self {
-        let descriptor = |media_type: &str, bytes: &[u8]| {
-            json!({ "mediaType": media_type, "digest": Digest::sha256(bytes), "size": bytes.len() })
-        };
+        let descriptor = |media_type: &str, bytes: &[u8]| json!({ "mediaType": media_type, "digest": Digest::sha256(bytes), "size": bytes.len() });
         let manifest = json!({
             "schemaVersion": 2, "mediaType": MANIFEST, "config": descriptor(CONFIG, &config),
             "layers": layers.iter().map(|layer| descriptor(&layer.media_type, &layer.blob)).collect::<Vec<_>>(),

@@ -59,12 +59,13 @@ async fn an_image_without_layers_and_one_with_a_layer_twice() {
 async fn the_platform_is_chosen_and_nothing_beside_it() {
     let (upstream, node) = Upstream::with_node("").await;
     let on = |architecture: &str, variant: &str| {
-        Made::with(&[Layer::plain("a", variant.as_bytes())], json!({ "architecture": architecture, "variant": variant }))
+        Made::with(
+            &[Layer::plain("a", variant.as_bytes())],
+            json!({ "architecture": architecture, "variant": variant }),
+        )
     };
     let (amd, v6, v7) = (on("amd64", ""), on("arm", "v6"), on("arm", "v7"));
-    let platform = |architecture: &str, variant: &str| {
-        json!({ "platform": { "os": "linux", "architecture": architecture, "variant": variant } })
-    };
+    let platform = |architecture: &str, variant: &str| json!({ "platform": { "os": "linux", "architecture": architecture, "variant": variant } });
     let attestation = Made::with(&[], json!({ "architecture": "unknown", "os": "unknown" }));
     let beside = json!({
         "platform": { "os": "unknown", "architecture": "unknown" },
@@ -127,7 +128,11 @@ async fn what_is_no_image_is_refused_with_a_sentence() {
     let encrypted = made.edited("tar+gzip", "tar+gzip+encrypted");
     let cases = [
         (helm.manifest, MANIFEST, "no runnable image but an artifact of the type application/vnd.cncf.helm"),
-        (br#"{"schemaVersion":1,"name":"x","fsLayers":[]}"#.to_vec(), "application/vnd.docker.distribution.manifest.v1+prettyjws", "schema 1"),
+        (
+            br#"{"schemaVersion":1,"name":"x","fsLayers":[]}"#.to_vec(),
+            "application/vnd.docker.distribution.manifest.v1+prettyjws",
+            "schema 1",
+        ),
         (b"<html>log in to the hotel's network</html>".to_vec(), "text/html", "no manifest"),
         (both.manifest, MANIFEST, "index and a manifest at once"),
         (encrypted.manifest, MANIFEST, "encrypted"),

@@ -130,7 +130,10 @@ async fn all_reasons_are_named_when_nobody_has_it() {
     drop(own);
     one.well();
     one.image("a/b:1", &Made::with(&[], serde_json::json!({ "architecture": "s390x" })));
-    one.index("a/c:1", &[(&Made::new(&[]), serde_json::json!({ "platform": { "os": "linux", "architecture": "s390x" } }))]);
+    one.index(
+        "a/c:1",
+        &[(&Made::new(&[]), serde_json::json!({ "platform": { "os": "linux", "architecture": "s390x" } }))],
+    );
     let failure = node.pull(&format!("{other}/a/c:1")).await.failure();
     assert!(failure.message.contains("linux/s390x"), "{failure}");
 }
@@ -139,7 +142,8 @@ async fn all_reasons_are_named_when_nobody_has_it() {
 async fn plain_http_is_for_loopback_and_what_is_named_so() {
     let place = Place::new();
     place.within(|| {
-        let added = std::process::Command::new("ip").args(["addr", "add", "10.9.8.7/32", "dev", "lo"]).status().unwrap();
+        let added =
+            std::process::Command::new("ip").args(["addr", "add", "10.9.8.7/32", "dev", "lo"]).status().unwrap();
         assert!(added.success());
     });
     let upstream = Upstream::start_at(&place, "10.9.8.7:5000");

@@ -28,9 +28,12 @@ impl Node {
 }
 
 fn made(n: u8) -> Made {
-    Made::with(&[Layer::plain("a", b"shared"), Layer::plain("n", &[n])], json!({
-        "created": format!("2026-01-0{n}T00:00:00Z"), "config": { "Labels": { "n": n.to_string(), "all": "" } },
-    }))
+    Made::with(
+        &[Layer::plain("a", b"shared"), Layer::plain("n", &[n])],
+        json!({
+            "created": format!("2026-01-0{n}T00:00:00Z"), "config": { "Labels": { "n": n.to_string(), "all": "" } },
+        }),
+    )
 }
 
 async fn with(count: u8) -> (Upstream, Node, Vec<Made>) {
@@ -99,8 +102,10 @@ async fn lists_are_filtered() {
         let (node, all) = (&node, &all);
         async move {
             let listed = node.list(filters).await.unwrap();
-            let mut numbers: Vec<usize> =
-                listed.iter().map(|image| all.iter().position(|m| m.id().to_string() == image.id).unwrap() + 1).collect();
+            let mut numbers: Vec<usize> = listed
+                .iter()
+                .map(|image| all.iter().position(|m| m.id().to_string() == image.id).unwrap() + 1)
+                .collect();
             numbers.sort_unstable();
             numbers
         }

@@ -11,7 +11,7 @@ use std::{
 
 use berth_core::{Failure, config::Node as Config, connect};
 use berth_proto::berth::image::v1::{
-    Auth, GetRequest, Image, ListRequest, PullDone, PullRequest, PullProgress, RemoveRequest, TagRequest, UsageRequest,
+    Auth, GetRequest, Image, ListRequest, PullDone, PullProgress, PullRequest, RemoveRequest, TagRequest, UsageRequest,
     UsageResponse, images_client::ImagesClient, pull_progress::Message, removed::What,
 };
 use tempfile::TempDir;
@@ -126,6 +126,13 @@ impl Node {
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
+    /// Bytes of what has arrived and belongs to no image yet.
+    pub(crate) fn arrived(&self) -> u64 {
+        let entries = fs::read_dir(self.stored().join("ingest")).unwrap().flatten();
+        let content = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("sha256-"));
+        content.map(|entry| entry.metadata().map_or(0, |metadata| metadata.len())).sum()
+    }
+
     /// How many blobs are stored.
     pub(crate) fn blobs(&self) -> usize {
         fs::read_dir(self.stored().join("blobs/sha256")).unwrap().count()
@@ -137,12 +144,13 @@ impl Node {
         entries.filter(|entry| entry.file_name().to_string_lossy().parse::<u64>().is_ok()).count()
     }
 
-    /// Waits until `is` holds, which is asked again whenever layers or snapshots are thrown away or deleted.
+    /// Waits until `is` holds, which is asked again whenever layers or snapshots are thrown away or deleted, or content
+    /// arrives or goes.
     pub(crate) fn when(&self, is: impl Fn() -> bool) {
         use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC).unwrap();
-        for directory in ["snapshotter/vfs", "snapshotter/vfs/trash"] {
-            let events = AddWatchFlags::IN_MOVED_FROM | AddWatchFlags::IN_DELETE;
+        for directory in ["snapshotter/vfs", "snapshotter/vfs/trash", "image/ingest"] {
+            let events = AddWatchFlags::IN_MOVED_FROM | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MODIFY;
             inotify.add_watch(&self.root().join(directory), events).unwrap();
         }
         tokio::task::block_in_place(|| {
@@ -158,7 +166,8 @@ impl Node {
     }
 
     pub(crate) fn client(&self) -> ImagesClient<connect::Channel> {
-        ImagesClient::new(connect::lazy(&self.directory.path().join("state/image.sock"))).max_decoding_message_size(64 << 20)
+        ImagesClient::new(connect::lazy(&self.directory.path().join("state/image.sock")))
+            .max_decoding_message_size(64 << 20)
     }
 
     pub(crate) async fn pull(&self, reference: &str) -> Pulled {

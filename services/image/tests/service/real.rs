@@ -71,11 +71,7 @@ async fn what_skopeo_pushes_and_saves_is_what_is_here() {
         let (from, to) = (format!("oci-archive:{}:app:1", at("made.tar")), format!("docker://{reference}"));
         skopeo(&place, &["copy", "--dest-tls-verify=false", "--format", format, &from, &to]);
         let image = node.pull(&reference).await.done().image.unwrap();
-        let output = place
-            .command("skopeo")
-            .args(["inspect", "--raw", "--tls-verify=false", &to])
-            .output()
-            .unwrap();
+        let output = place.command("skopeo").args(["inspect", "--raw", "--tls-verify=false", &to]).output().unwrap();
         assert_eq!(image.manifest_digest, berth_core::Digest::sha256(&output.stdout).to_string());
         assert_eq!(image.diff_ids, made.layers.iter().map(|layer| layer.diff_id.to_string()).collect::<Vec<_>>());
         // As a tar, in the form of `docker save`.

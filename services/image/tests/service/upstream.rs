@@ -239,10 +239,16 @@ async fn converse(state: &State, stream: TcpStream) -> io::Result<()> {
     loop {
         let mut lines = Vec::new();
         loop {
-            let mut line = String::new();
-            if reader.read_line(&mut line).await? == 0 {
+            let mut line = Vec::new();
+            if reader.read_until(b'\n', &mut line).await? == 0 {
                 return Ok(());
             }
+            let Ok(line) = String::from_utf8(line) else {
+                // Somebody tries TLS. What has not been read would turn the end into a reset.
+                writer.write_all(b"HTTP/1.1 400 this is plain HTTP\r\n\r\n").await?;
+                writer.shutdown().await?;
+                return tokio::io::copy(&mut reader, &mut tokio::io::sink()).await.map(|_| ());
+            };
             match line.trim_end() {
                 "" => break,
                 line => lines.push(line.to_owned()),

@@ -105,6 +105,13 @@ impl Snapshotter {
         }
     }
 
+    /// As [`Snapshotter::forget_fresh`], unless somebody is just at work.
+    pub(crate) fn forget_abandoned(&self) {
+        if lock(&self.applying).is_empty() {
+            self.forget_fresh();
+        }
+    }
+
     /// Gives the space of layers back that nothing is composed of. Whoever laid one down and still wants it must do so
     /// again; without space that would have failed as well.
     fn forget_fresh(&self) {
@@ -118,7 +125,7 @@ impl Snapshotter {
             forgotten
         };
         for (diff_id, layer) in forgotten {
-            tracing::warn!(layer = %diff_id, "is thrown away, because the disk is full and no snapshot is of it");
+            tracing::warn!(layer = %diff_id, "is thrown away: the space is needed, and no snapshot is of it");
             self.trash.take(&self.directories.path(layer.directory));
         }
     }
