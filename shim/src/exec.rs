@@ -85,7 +85,8 @@ impl Shim {
                 Exit { code: 0, at_ns: crate::log::now_ns() }
             }
         };
-        flushed(&process.outputs).await;
+        flushed(&process).await;
+        process.outputs.close();
         self.execs.borrow_mut().remove(exec_id);
         Ok((process.pid.get(), exit))
     }

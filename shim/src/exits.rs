@@ -13,7 +13,7 @@ use nix::{
 };
 
 use crate::{
-    life::oom_killed,
+    life::{flushed, oom_killed},
     log::now_ns,
     process::{Exit, Process},
     shim::Shim,
@@ -21,7 +21,7 @@ use crate::{
 
 impl Shim {
     /// Reaps whoever has ended. Must not be called while the engine makes something: it reaps its helpers itself.
-    pub(crate) fn reap(&self) {
+    pub(crate) fn reap(self: &Rc<Self>) {
         loop {
             let (pid, code) = match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::Exited(pid, code)) => (pid, code as u32),
@@ -36,23 +36,34 @@ impl Shim {
             };
             let known = self.processes().into_iter().find(|process| process.pid.get() == pid.as_raw() as u32);
             // Orphans of the container come here too; nobody asks for them.
-            if let Some(process) = known.filter(|process| process.exit().is_none()) {
+            if let Some(process) = known.filter(|process| !process.reaped.get()) {
                 self.ended(&process, code);
             }
         }
     }
 
-    fn ended(&self, process: &Rc<Process>, code: u32) {
+    fn ended(self: &Rc<Self>, process: &Rc<Process>, code: u32) {
+        process.reaped.set(true);
         let exit = Exit { code: process.failed.get().unwrap_or(code), at_ns: now_ns() };
         if process.exec_id.is_empty() {
             self.init_ended(process, exit);
         } else {
             process.outputs.drain();
         }
-        process.ended(exit);
-        process.outputs.finish();
         process.release();
-        self.events.exited(self, process, exit);
+        if !process.prints_to_fifos() {
+            process.ended(exit);
+            process.outputs.finish();
+            self.events.exited(self, process, exit);
+            return;
+        }
+        process.outputs.finish();
+        let (shim, process) = (Rc::clone(self), Rc::clone(process));
+        tokio::task::spawn_local(async move {
+            flushed(&process).await;
+            process.ended(exit);
+            shim.events.exited(&shim, &process, exit);
+        });
     }
 
     fn init_ended(&self, process: &Process, exit: Exit) {

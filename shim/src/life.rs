@@ -127,7 +127,7 @@ impl Shim {
             init.wait().await;
         }
         let exit = init.wait().await;
-        flushed(&init.outputs).await;
+        flushed(&init).await;
         self.with_container(|engine, container| engine.delete(container))?;
         rootfs::clear(&self.bundle.join(ROOTFS));
         init.outputs.close();
@@ -138,9 +138,11 @@ impl Shim {
     }
 }
 
-/// What was printed goes to those who listen, but a listener that takes nothing for ten seconds has given up.
-pub(crate) async fn flushed(outputs: &Outputs) {
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(10), outputs.all_sent()).await;
+/// What was printed goes to those who listen, but one that takes nothing for so long has given up. Of a FIFO nobody can
+/// tell whether it has a reader at all.
+pub(crate) async fn flushed(process: &Process) {
+    let patience = if process.prints_to_fifos() { 2 } else { 10 };
+    process.outputs.all_sent(std::time::Duration::from_secs(patience)).await;
 }
 
 /// The streams of a process as its plugs say.

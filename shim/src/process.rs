@@ -45,6 +45,8 @@ pub(crate) struct Process {
     pub(crate) pid: Cell<u32>,
     /// Safe against the pid's reuse.
     pub(crate) pidfd: RefCell<Option<OwnedFd>>,
+    /// It has ended; whoever waits may not be told yet.
+    pub(crate) reaped: Cell<bool>,
     /// Its program runs, or ran.
     pub(crate) started: Cell<bool>,
     /// The code to report where its program was never executed.
@@ -66,6 +68,7 @@ impl Process {
             input: Rc::default(),
             pid: Cell::new(0),
             pidfd: RefCell::default(),
+            reaped: Cell::new(false),
             started: Cell::new(false),
             failed: Cell::new(None),
             console: RefCell::default(),
@@ -114,6 +117,11 @@ impl Process {
                 .map_err(|error| Error::System { what: "resizing the terminal".into(), why: error.to_string() })?;
         }
         Ok(())
+    }
+
+    /// Another runtime service's FIFOs take what it prints.
+    pub(crate) fn prints_to_fifos(&self) -> bool {
+        [&self.plugs.stdout, &self.plugs.stderr].into_iter().any(|plug| matches!(plug, Plug::Fifo(_)))
     }
 
     /// No more input will come. A terminal stays: who wants to end it types so.

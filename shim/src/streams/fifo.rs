@@ -5,8 +5,8 @@
 use std::{io, os::fd::OwnedFd, rc::Rc};
 
 use rustix::{
-    fs::{CWD, Mode, OFlags, openat},
-    io::Errno,
+    fs::{CWD, Mode, OFlags, inotify, openat},
+    io::{Errno, ioctl_fionread},
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -14,7 +14,10 @@ use super::{Input, Outbox, watched};
 
 /// Sends what a process prints into a FIFO.
 pub(crate) async fn spill(outbox: Rc<Outbox>, path: String) {
-    let done = spill_into(&outbox, &path).await;
+    let done = tokio::select! {
+        done = spill_into(&outbox, &path) => done,
+        () = outbox.abandoned() => Ok(()),
+    };
     if let Err(error) = done {
         crate::note::note!("writing to {path}: {error}");
     }
@@ -27,19 +30,46 @@ async fn spill_into(outbox: &Outbox, path: &str) -> io::Result<()> {
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let fd = watched(openat(CWD, path, flags, Mode::empty())?, Interest::WRITABLE)?;
     loop {
-        let frames = outbox.next().await;
-        if frames.is_empty() {
-            return Ok(());
-        }
-        for (kind, bytes) in &frames {
+        for (kind, bytes) in outbox.next().await {
             match kind {
-                Kind::End => return Ok(()),
-                Kind::Stdout | Kind::Stderr => write_all(&fd, bytes).await?,
+                Kind::End => return until_read(fd.get_ref(), path).await,
+                Kind::Stdout | Kind::Stderr => {
+                    write_all(&fd, &bytes).await?;
+                    outbox.sent(bytes.len());
+                }
                 _ => {}
             }
         }
-        outbox.sent(frames.iter().map(|(_, bytes)| bytes.len()).sum());
     }
+}
+
+/// Waits until the reader has taken everything. Clients of containerd close their end as soon as they hear of the exit,
+/// and what is in the FIFO then is lost; so the exit is told after this.
+async fn until_read(fd: &OwnedFd, path: &str) -> io::Result<()> {
+    use inotify::{CreateFlags, WatchFlags};
+    let events = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+    // Only who reads alone closes without having written.
+    inotify::add_watch(&events, path, WatchFlags::ACCESS | WatchFlags::CLOSE_NOWRITE)?;
+    let events = watched(events, Interest::READABLE)?;
+    let mut buffer = [0; 4096];
+    while ioctl_fionread(fd)? > 0 {
+        let mut ready = events.readable().await?;
+        match rustix::io::read(events.get_ref(), &mut buffer) {
+            Ok(_) if ioctl_fionread(fd)? > 0 && has_closed(&buffer) => return Ok(()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => ready.clear_ready(),
+            Err(error) => return Err(error.into()),
+        }
+        buffer.fill(0);
+    }
+    Ok(())
+}
+
+/// One of the events says that a reader closed. Events about one file have no names, so each has the same length.
+fn has_closed(events: &[u8]) -> bool {
+    const LENGTH: usize = size_of::<libc::inotify_event>();
+    let mask = |event: &[u8]| u32::from_ne_bytes([event[4], event[5], event[6], event[7]]);
+    events.chunks_exact(LENGTH).any(|event| mask(event) & libc::IN_CLOSE_NOWRITE != 0)
 }
 
 async fn write_all(fd: &AsyncFd<OwnedFd>, mut bytes: &[u8]) -> io::Result<()> {

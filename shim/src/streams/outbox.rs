@@ -42,6 +42,7 @@ pub(crate) struct Outbox {
     lost: Cell<u64>,
     gone: Cell<bool>,
     news: Notify,
+    end: Notify,
     /// Told whenever there is room again, or the listener is gone.
     room: Rc<Notify>,
 }
@@ -55,6 +56,7 @@ impl Outbox {
             lost: Cell::new(0),
             gone: Cell::new(false),
             news: Notify::new(),
+            end: Notify::new(),
             room,
         })
     }
@@ -65,11 +67,6 @@ impl Outbox {
 
     pub(crate) fn is_gone(&self) -> bool {
         self.gone.get()
-    }
-
-    /// Everything was sent, or nobody is there to send it to.
-    pub(crate) fn is_done(&self) -> bool {
-        self.gone.get() || self.queued.get() == 0 && self.queue.borrow().is_empty()
     }
 
     /// Adds output; a listener that is behind loses it and will be told how much it lost.
@@ -104,6 +101,15 @@ impl Outbox {
         self.queued.set(0);
         self.room.notify_waiters();
         self.news.notify_one();
+        self.end.notify_waiters();
+    }
+
+    /// Waits until nobody takes from here any more.
+    pub(crate) async fn abandoned(&self) {
+        let end = self.end.notified();
+        if !self.gone.get() {
+            end.await;
+        }
     }
 
     /// The next frames; none when the listener was abandoned. What is taken counts as waiting until it is [`sent`].
@@ -132,11 +138,8 @@ impl Outbox {
     }
 
     pub(crate) fn sent(&self, bytes: usize) {
-        let before = self.queued.get();
-        self.queued.set(before.saturating_sub(bytes));
-        if before >= LIMIT && !self.is_full() || self.queued.get() == 0 {
-            self.room.notify_waiters();
-        }
+        self.queued.set(self.queued.get().saturating_sub(bytes));
+        self.room.notify_waiters();
     }
 }
 
@@ -206,6 +209,6 @@ mod tests {
         outbox.offer(Kind::Stdout, &Bytes::from_static(b"x"));
         outbox.abandon();
         outbox.offer(Kind::Stdout, &Bytes::from_static(b"x"));
-        assert!(outbox.is_done() && outbox.next().await.is_empty());
+        assert!(outbox.is_gone() && outbox.next().await.is_empty());
     }
 }

@@ -4,6 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     os::fd::OwnedFd,
     rc::Rc,
+    time::Duration,
 };
 
 use berth_core::stream::Kind;
@@ -199,16 +200,18 @@ impl Outputs {
         self.room.notify_waiters();
     }
 
-    /// Waits until all listeners have everything, or are gone.
-    pub(crate) async fn all_sent(&self) {
+    /// Waits until all listeners have everything, or are gone; false when for as long as `patience` none took anything.
+    pub(crate) async fn all_sent(&self, patience: Duration) -> bool {
         loop {
             let room = self.room.notified();
             tokio::pin!(room);
             room.as_mut().enable();
-            if self.listeners.borrow().iter().all(|outbox| outbox.is_done()) {
-                return;
+            if self.listeners.borrow().iter().all(|outbox| outbox.is_gone()) {
+                return true;
             }
-            room.await;
+            if tokio::time::timeout(patience, room).await.is_err() {
+                return false;
+            }
         }
     }
 
@@ -217,6 +220,8 @@ impl Outputs {
         for source in self.sources.borrow_mut().drain(..) {
             source.ended.set(true);
         }
+        let listeners = std::mem::take(&mut *self.listeners.borrow_mut());
+        listeners.iter().for_each(|outbox| outbox.abandon());
     }
 }
 
