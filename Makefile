@@ -17,6 +17,7 @@ build:
 	scripts/setup build
 	$(CARGO) build --release --locked -p berthd -p berth-cli
 	RUSTFLAGS="-C target-feature=+crt-static" LIBSECCOMP_LINK_TYPE=static \
+	    LIBSECCOMP_LIB_PATH=$$(pkg-config --variable=libdir libseccomp) \
 	    $(CARGO) build --profile shim --locked -p berth-shim --target $(TARGET)
 	mkdir -p $(DIST)
 	install target/release/berthd target/release/berth target/$(TARGET)/shim/containerd-shim-berth-v2 $(DIST)
