@@ -28,6 +28,7 @@ mod stamp;
 mod start;
 mod streams;
 mod task;
+mod trim;
 
 pub use delete::delete;
 pub use error::Error;

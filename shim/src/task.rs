@@ -17,7 +17,7 @@ use containerd_shim_protos::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{error::Error, process::Exit, shim::Shim, spans::Spans, stamp::timestamp};
+use crate::{error::Error, process::Exit, shim::Shim, spans::Spans, stamp::timestamp, trim::trim};
 
 /// Requests that may wait.
 const WAITING: usize = 64;
@@ -99,6 +99,7 @@ impl Task for Handlers {
             let id = &request.exec_id;
             let pid = if id.is_empty() { shim.start_init()? } else { shim.start_exec(id)? };
             shim.events.started(&shim, id, pid);
+            tokio::task::spawn_local(async { trim() });
             Ok(api::StartResponse { pid, ..Default::default() })
         })
         .await
