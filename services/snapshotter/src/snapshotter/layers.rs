@@ -1,6 +1,10 @@
 //! Layers: laid down once, whoever asks, and composed into committed snapshots.
 
-use std::{collections::BTreeMap, fs::File, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    sync::{Arc, atomic::Ordering},
+};
 
 use berth_core::{Digest, digest::chain_ids};
 use tokio::sync::watch;
@@ -38,6 +42,7 @@ pub(crate) struct Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         lock(&self.snapshotter.applying).remove(&self.diff_id);
+        self.snapshotter.forget_when_idle();
     }
 }
 
@@ -105,9 +110,16 @@ impl Snapshotter {
         }
     }
 
-    /// As [`Snapshotter::forget_fresh`], unless somebody is just at work.
+    /// Throws fresh layers away: now, or where somebody is at work, whose layer may be whole although who asked for it has
+    /// given up, as soon as that is done.
     pub(crate) fn forget_abandoned(&self) {
-        if lock(&self.applying).is_empty() {
+        self.forgetting.store(true, Ordering::SeqCst);
+        self.forget_when_idle();
+    }
+
+    fn forget_when_idle(&self) {
+        let idle = lock(&self.applying).is_empty();
+        if idle && self.forgetting.swap(false, Ordering::SeqCst) {
             self.forget_fresh();
         }
     }

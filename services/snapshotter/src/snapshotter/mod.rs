@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -52,6 +52,8 @@ pub(crate) struct Snapshotter {
     next: AtomicU64,
     /// Layers that are whole but not durable yet, because no snapshot was composed of them.
     fresh: Mutex<HashMap<Digest, Layer>>,
+    /// Fresh layers are to be thrown away as soon as nobody is at work.
+    forgetting: AtomicBool,
     /// Layers that are being laid down, so that a second caller waits for the first.
     applying: Mutex<HashMap<Digest, watch::Receiver<()>>>,
     /// Keeps other processes out of the root.
@@ -86,6 +88,7 @@ impl Snapshotter {
             records: RwLock::new(records),
             changing: Mutex::default(),
             fresh: Mutex::default(),
+            forgetting: AtomicBool::new(false),
             applying: Mutex::default(),
             _lock: held,
         };
