@@ -105,6 +105,17 @@ impl Drop for Containerd {
         let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
         let _ = self.child.wait();
+        // `ctr` leaves the FIFOs of containers that it did not wait for.
+        for directory in fs::read_dir("/run/containerd/fifo").into_iter().flatten().flatten() {
+            let mut names = fs::read_dir(directory.path()).into_iter().flatten().flatten();
+            if names.any(|name| name.file_name().to_string_lossy().starts_with(&self.bundle.id)) {
+                let _ = fs::remove_dir_all(directory.path());
+            }
+        }
+        // Its namespace's name is that of a directory of cgroups.
+        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            let _ = fs::remove_dir(hierarchy.path().join("default"));
+        }
     }
 }
 
