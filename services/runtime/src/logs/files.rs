@@ -1,7 +1,7 @@
 //! A log's files: the one that is written, and those that were.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -31,20 +31,39 @@ pub(super) fn open(path: &Path, age: usize) -> Result<Option<Opened>> {
     }
 }
 
-/// How many files there are.
-pub(super) fn count(path: &Path) -> usize {
-    (0..).take_while(|age| aged(path, *age).exists()).count()
+/// The ages of the files that are there, youngest first. While the shim rotates there may be gaps.
+pub(super) fn ages(path: &Path) -> Result<Vec<usize>> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(Error::io("cannot look for logs in", directory))?,
+    };
+    let age = |entry: fs::DirEntry| {
+        let rest = entry.file_name().to_str()?.strip_prefix(&name)?.to_owned();
+        if rest.is_empty() { Some(0) } else { rest.strip_prefix('.')?.parse().ok() }
+    };
+    let mut ages: Vec<usize> = entries.flatten().filter_map(age).collect();
+    ages.sort_unstable();
+    Ok(ages)
 }
 
 impl Opened {
+    /// Another handle of the same file.
+    pub(super) fn again(&self) -> io::Result<Self> {
+        Ok(Self { file: self.file.try_clone()?, identity: self.identity })
+    }
+
     /// How old it is by now; `None` where it was removed.
-    pub(super) fn age(&self, path: &Path) -> Option<usize> {
+    pub(super) fn age(&self, path: &Path) -> Result<Option<usize>> {
         let is_this = |age: &usize| {
             let metadata = aged(path, *age).metadata();
             metadata.is_ok_and(|m| (m.dev(), m.ino()) == self.identity)
         };
-        // While it is looked for it may grow older; then it is found one further on.
-        (0..count(path) + 1).find(is_this)
+        // While it is looked for it may grow older, never younger: then it is found one further on.
+        let ages = ages(path)?;
+        let one_further = ages.last().map(|oldest| oldest + 1);
+        Ok(ages.into_iter().chain(one_further).find(is_this))
     }
 }
 

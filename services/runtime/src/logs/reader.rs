@@ -17,8 +17,10 @@ use crate::error::{Error, Result};
 
 /// Bytes read at once.
 const BLOCK: usize = 256 * 1024;
-/// Messages are not made larger than about this.
+/// Messages are not larger, unless one line alone is.
 const MESSAGE: usize = 64 * 1024;
+/// Bytes of a time and what separates it.
+const PREFIX: usize = 32;
 
 /// What came of reading.
 #[derive(Debug)]
@@ -99,29 +101,36 @@ impl Reader {
         Ok(read)
     }
 
-    /// At the end of a file: whether there is a younger one, or this one was begun anew.
+    /// At the end of a file: whether there is more to read in it by now, or in a younger one.
     fn go_on_to_the_next_file(&mut self) -> Result<bool> {
         let Some(current) = &self.current else { return Ok(false) };
+        // In this order: once a file is no longer the youngest, nothing is added to it.
+        let age = current.age(&self.path)?;
         let size = current.file.metadata().map_err(|source| self.failed(source))?.len();
-        match current.age(&self.path) {
-            Some(0) if size < self.offset => {
+        if size > self.offset {
+            return Ok(true);
+        }
+        if age == Some(0) {
+            // Shorter than what was read: it was begun anew.
+            let anew = size < self.offset;
+            if anew {
                 self.current = None;
-                Ok(true)
             }
-            // It may have been written to between the last reading and the rotation.
-            _ if size > self.offset => Ok(true),
-            Some(0) => Ok(false),
-            Some(age) => self.enter_age(age - 1),
-            // It is gone, and so may be others that were never read: the oldest that is there.
-            None => self.enter_age(files::count(&self.path).saturating_sub(1)),
+            return Ok(anew);
         }
-    }
-
-    fn enter_age(&mut self, age: usize) -> Result<bool> {
-        match files::open(&self.path, age)? {
-            Some(opened) => self.enter(opened, 0).map(|()| true),
-            None => Ok(false),
+        let ages = files::ages(&self.path)?;
+        let next = match age {
+            Some(age) => ages.into_iter().rfind(|younger| *younger < age),
+            // It was removed, and so may be others that were never read: the oldest that is there.
+            None => ages.last().copied(),
+        };
+        let Some(next) = next else { return Ok(false) };
+        let Some(opened) = files::open(&self.path, next)? else { return Ok(true) };
+        // A rotation since it was looked for: look again, or a whole file would be passed over.
+        if current.age(&self.path)? == age {
+            self.enter(opened, 0)?;
         }
+        Ok(true)
     }
 
     /// Takes whole lines out of the buffer. True where a line is later than everything that is wanted.
@@ -168,7 +177,7 @@ impl Composer {
         if !(if is_stderr { query.stderr } else { query.stdout }) {
             return;
         }
-        if is_stderr != self.is_stderr || self.open.len() >= MESSAGE {
+        if is_stderr != self.is_stderr || self.open.len() + line.parts.log.len() + PREFIX > MESSAGE {
             self.close();
             self.is_stderr = is_stderr;
         }

@@ -24,11 +24,29 @@ pub(super) struct Beginning {
 
 /// Where the oldest line that is wanted begins; `None` where there is no log at all.
 pub(super) fn beginning(path: &Path, tail: Option<u64>, since: Option<Time>) -> Result<Option<Beginning>> {
+    loop {
+        let found = scan(path, tail, since)?;
+        // A rotation meanwhile: files may have been looked at twice, or not at all.
+        match found {
+            Some((_, youngest)) if youngest.0.age(path)? != Some(youngest.1) => {}
+            found => return Ok(found.map(|(beginning, _)| beginning)),
+        }
+    }
+}
+
+/// The beginning, and the youngest file with the age it had.
+type Found = (Beginning, (Opened, usize));
+
+fn scan(path: &Path, tail: Option<u64>, since: Option<Time>) -> Result<Option<Found>> {
     let failed = |source| Error::Io { what: "cannot read", path: path.into(), source };
     let mut missing = tail;
     let mut found = None;
-    for age in 0..files::count(path) {
-        let Some(opened) = files::open(path, age)? else { break };
+    let mut youngest = None;
+    for age in files::ages(path)? {
+        let Some(opened) = files::open(path, age)? else { continue };
+        if youngest.is_none() {
+            youngest = Some((opened.again().map_err(failed)?, age));
+        }
         let size = opened.file.metadata().map_err(failed)?.len();
         let by_tail = match &mut missing {
             None => 0,
@@ -49,7 +67,7 @@ pub(super) fn beginning(path: &Path, tail: Option<u64>, since: Option<Time>) -> 
             break;
         }
     }
-    Ok(found)
+    Ok(found.zip(youngest))
 }
 
 /// Offset of the last `lines` lines, and how many of them are in older files.
@@ -58,13 +76,17 @@ fn last_lines(file: &File, size: u64, lines: u64) -> io::Result<(u64, u64)> {
         return Ok((size, lines));
     }
     let mut block = vec![0; BLOCK];
-    // The last line's own line feed begins nothing.
-    let (mut end, mut found) = (size - 1, 0);
+    // What comes after the last line feed is a line that is not whole yet, or never will be.
+    let (mut end, mut found, mut whole) = (size, 0, false);
     while end > 0 {
         let start = end.saturating_sub(BLOCK as u64);
         let block = &mut block[..(end - start) as usize];
         file.read_exact_at(block, start)?;
         for (at, _) in block.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
+            // The last line's own line feed begins nothing.
+            if !std::mem::replace(&mut whole, true) {
+                continue;
+            }
             found += 1;
             if found == lines {
                 return Ok((start + at as u64 + 1, 0));
@@ -72,7 +94,7 @@ fn last_lines(file: &File, size: u64, lines: u64) -> io::Result<(u64, u64)> {
         }
         end = start;
     }
-    Ok((0, lines - found - 1))
+    Ok((0, lines - found - u64::from(whole)))
 }
 
 /// Offset of the first line that is not earlier, by halving: a log's lines are in the order of their times.
@@ -128,6 +150,8 @@ mod tests {
         assert_eq!(last(3), (0, 0));
         assert_eq!(last(5), (0, 2), "two more are in older files");
         assert_eq!(last_lines(&file(b""), 0, 2).unwrap(), (0, 2));
+        assert_eq!(last_lines(&file(b"one\ntwo\nto"), 10, 1).unwrap(), (4, 0), "a torn line is none");
+        assert_eq!(last_lines(&file(b"to"), 2, 1).unwrap(), (0, 1));
         let long = b"x\n".repeat(BLOCK);
         assert_eq!(last_lines(&file(&long), long.len() as u64, 40_000).unwrap().0, long.len() as u64 - 80_000);
     }
