@@ -1,4 +1,5 @@
 //! The whole system from outside: what a person types and what comes of it.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 /// Each function becomes two tests: on our own low-level runtime, and on runc below our shim. The two must agree.
 macro_rules! on_both_runtimes {
