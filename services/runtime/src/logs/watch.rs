@@ -18,7 +18,9 @@ impl Watch {
         let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(|e| failed(e.into()))?;
         let flags = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::MOVED_FROM;
         inotify::add_watch(&fd, directory, flags).map_err(|e| failed(e.into()))?;
-        Ok(Self(AsyncFd::register(fd).map_err(|e| failed(e.into()))?))
+        // SAFETY: an owned descriptor stays open, and the same, for as long as it is held.
+        let fd = unsafe { AsyncFd::register(fd) };
+        Ok(Self(fd.map_err(|e| failed(e.into()))?))
     }
 
     /// Answers when something changed since it was last asked.
