@@ -168,6 +168,10 @@ impl<R: BufRead> Reader<R> {
     fn pass_over(&mut self) -> io::Result<()> {
         self.data(u64::MAX, |_| Ok(()))?;
         self.data = std::mem::take(&mut self.padding);
+        // Some tools (umoci) leave out what follows the last file: its padding, and the end of the archive.
+        if self.data > 0 && self.source.fill_buf()?.is_empty() {
+            self.data = 0;
+        }
         self.data(u64::MAX, |_| Ok(()))
     }
 

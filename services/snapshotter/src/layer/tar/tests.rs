@@ -35,6 +35,19 @@ fn entries(bytes: &[u8]) -> Vec<(Entry, Vec<u8>)> {
 }
 
 #[test]
+fn what_follows_the_last_file_may_be_missing() {
+    let whole = archive(&["--format=ustar"], &["file"], |home| std::fs::write(home.join("file"), b"data").unwrap());
+    let (header, data) = (BLOCK, b"data".len());
+    for end in [header + data, header + BLOCK] {
+        let entries = entries(&whole[..end]);
+        assert_eq!((entries.len(), entries[0].1.as_slice()), (1, &b"data"[..]), "cut at {end}");
+    }
+    let mut cut = Reader::new(&whole[..header + data - 1]);
+    assert!(cut.next().unwrap().is_some());
+    assert!(cut.next().unwrap_err().to_string().contains("in the middle of a file"));
+}
+
+#[test]
 fn long_names_of_every_format() {
     let long = "n".repeat(200);
     let path = format!("{long}/{long}");
