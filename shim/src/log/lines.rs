@@ -38,14 +38,13 @@ impl JsonLog {
 
     /// Takes what was printed. Lines that ended are in the file when this returns.
     pub(crate) fn write(&mut self, stream: Stream, mut bytes: &[u8]) {
-        let now = now_ns();
         let mut begun = std::mem::take(&mut self.begun[stream as usize]);
         while !bytes.is_empty() {
             let room = SPLIT - begun.len();
             let window = &bytes[..bytes.len().min(room)];
             match memchr(window) {
                 Some(end) => {
-                    self.line(stream, &begun, &bytes[..=end], now);
+                    self.line(stream, &begun, &bytes[..=end]);
                     begun.clear();
                     bytes = &bytes[end + 1..];
                 }
@@ -58,7 +57,7 @@ impl JsonLog {
                     bytes = &bytes[room..];
                     // A character is not cut in two.
                     let cut = begun.len() - unfinished(&begun);
-                    self.line(stream, &begun[..cut], &[], now);
+                    self.line(stream, &begun[..cut], &[]);
                     begun.drain(..cut);
                 }
             }
@@ -74,13 +73,13 @@ impl JsonLog {
     pub(crate) fn end(&mut self, stream: Stream) {
         let begun = std::mem::take(&mut self.begun[stream as usize]);
         if !begun.is_empty() {
-            self.line(stream, &begun, &[], now_ns());
+            self.line(stream, &begun, &[]);
             self.flush();
         }
         self.batch = Vec::new();
     }
 
-    fn line(&mut self, stream: Stream, begun: &[u8], rest: &[u8], now: u64) {
+    fn line(&mut self, stream: Stream, begun: &[u8], rest: &[u8]) {
         if self.batch.len() as u64 >= self.target.room() || self.batch.len() >= BATCH {
             self.flush();
         }
@@ -98,7 +97,8 @@ impl JsonLog {
             Stream::Stderr => b"\",\"stream\":\"stderr\",\"time\":\"",
         };
         out.extend_from_slice(stream);
-        out.extend_from_slice(self.stamp.format(now));
+        // Each line has a time of its own, so that one can ask for what came since a line.
+        out.extend_from_slice(self.stamp.format(now_ns()));
         out.extend_from_slice(b"\"}\n");
     }
 

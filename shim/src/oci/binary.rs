@@ -6,7 +6,7 @@
 use std::{
     fs, io,
     os::{
-        fd::{AsFd as _, OwnedFd},
+        fd::{AsFd as _, AsRawFd as _, OwnedFd},
         unix::net::UnixListener,
     },
     path::{Path, PathBuf},
@@ -30,6 +30,9 @@ use super::{
     state::{self, State},
     user,
 };
+
+/// Where the runtime hands over the terminal, in the bundle.
+const CONSOLE: &str = "console.sock";
 
 /// Drives a binary.
 #[derive(Debug)]
@@ -73,7 +76,7 @@ impl Binary {
         let (mut command, log) = self.command(bundle);
         let name = format!("pid-{}", std::process::id());
         let pid_file = bundle.join(&name);
-        let socket = bundle.join("console.sock");
+        let socket = bundle.join(CONSOLE);
         command.args(arguments).arg("--pid-file").arg(&pid_file);
         let mut listener = None;
         match stdio {
@@ -83,8 +86,12 @@ impl Binary {
             }
             Stdio::Terminal { .. } => {
                 let _ = fs::remove_file(&socket);
-                listener = Some(UnixListener::bind(&socket).step(|| format!("listening on {}", socket.display()))?);
-                command.arg("--console-socket").arg(&socket);
+                // A socket's address holds 107 bytes, and a bundle's path may be longer: we go through the open
+                // directory, the runtime, whose working directory it is, by the bare name.
+                let directory = fs::File::open(bundle).step(|| format!("opening {}", bundle.display()))?;
+                let address = format!("/proc/self/fd/{}/{CONSOLE}", directory.as_raw_fd());
+                listener = Some(UnixListener::bind(address).step(|| format!("listening on {}", socket.display()))?);
+                command.arg("--console-socket").arg(CONSOLE);
                 command.stdin(Redirect::null()).stdout(Redirect::null()).stderr(Redirect::null());
             }
         }
