@@ -76,7 +76,9 @@ fn the_container_is_confined(setup: Setup) {
         0,
         "the device cgroup forbids it"
     );
-    assert_eq!(run(&["busybox", "sh", "-c", "ls -d /proc/[0-9]* | wc -l"]).ok().trim(), "3", "its own processes only");
+    // The shell, its copy that becomes ls, and wc, where that is there by then.
+    let processes = run(&["busybox", "sh", "-c", "ls -d /proc/[0-9]* | wc -l"]);
+    assert!(["2", "3"].contains(&processes.ok().trim()), "its own processes only: {processes:?}");
     assert_eq!(run(&["--read-only", "busybox", "touch", "/x"]).code, 1);
     node.finish();
 }
