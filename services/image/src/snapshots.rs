@@ -5,11 +5,11 @@ use std::{collections::HashMap, path::Path, pin::pin, time::Duration};
 use berth_core::{Digest, Failure, connect::Channel};
 use berth_proto::{
     berth::snapshotter::v1::{
-        ApplyFinish, ApplyRequest, ApplyStart, ComposeRequest, StatRequest, apply_request::Message, apply_response,
-        layers_client::LayersClient,
+        ApplyFinish, ApplyRequest, ApplyStart, ComposeRequest, ForgetRequest, StatRequest, apply_request::Message,
+        apply_response, layers_client::LayersClient,
     },
     containerd::services::snapshots::v1::{
-        CleanupRequest, ListSnapshotsRequest, RemoveSnapshotRequest, snapshots_client::SnapshotsClient,
+        ListSnapshotsRequest, RemoveSnapshotRequest, snapshots_client::SnapshotsClient,
     },
 };
 use futures::{Stream, StreamExt as _, stream};
@@ -144,10 +144,9 @@ impl Snapshots {
     }
 
     /// Layers that were laid down and belong to no snapshot need not stay.
-    pub(crate) async fn clean_up(&self) {
-        let request = within(LONG, CleanupRequest { snapshotter: String::new() });
-        if let Err(error) = self.snapshots.clone().cleanup(request).await {
-            tracing::warn!(%error, "the snapshotter could not clean up now; it does when it starts");
+    pub(crate) async fn forget(&self) {
+        if let Err(error) = self.layers.clone().forget(within(LONG, ForgetRequest {})).await {
+            tracing::warn!(%error, "the snapshotter could not throw layers away now; it does when it starts");
         }
     }
 }

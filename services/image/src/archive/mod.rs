@@ -58,7 +58,7 @@ pub(crate) async fn load(
     })
     .await?;
     if full && images.held.still().is_empty() {
-        images.snapshots.clean_up().await;
+        images.snapshots.forget().await;
     }
     result.map(|()| loaded)
 }

@@ -70,7 +70,7 @@ pub(crate) async fn pull(images: &Arc<Images>, wanted: &Wanted, progress: &Progr
         Err(error) if full => {
             let idle = images.held.still().is_empty();
             if idle {
-                images.snapshots.clean_up().await;
+                images.snapshots.forget().await;
             }
             Err(no_space(images, &resolved, error))
         }

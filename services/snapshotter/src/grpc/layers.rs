@@ -11,7 +11,8 @@ use std::{
 use berth_core::Digest;
 use berth_proto::berth::snapshotter::v1::{
     ApplyDone, ApplyRequest, ApplyResponse, ApplyStart, ComposeRequest, ComposeResponse, DiskUsageRequest,
-    DiskUsageResponse, LayerUsage, StatRequest, StatResponse, apply_request, apply_response, layers_server,
+    DiskUsageResponse, ForgetRequest, ForgetResponse, LayerUsage, StatRequest, StatResponse, apply_request,
+    apply_response, layers_server,
 };
 use futures::Stream;
 use rustix::fs::{Mode, OFlags};
@@ -80,6 +81,16 @@ impl layers_server::Layers for Layers {
         let labels: BTreeMap<_, _> = labels.into_iter().collect();
         let chain_ids = blocking(&self.0, move |s| s.compose(&diff_ids, &labels)).await?;
         Ok(Response::new(ComposeResponse { chain_ids }))
+    }
+
+    async fn forget(&self, _: Request<ForgetRequest>) -> Result<Response<ForgetResponse>, Status> {
+        blocking(&self.0, |s| {
+            s.forget_abandoned();
+            Ok(())
+        })
+        .await?;
+        self.0.cleaned().await;
+        Ok(Response::new(ForgetResponse {}))
     }
 
     async fn usage(&self, _: Request<DiskUsageRequest>) -> Result<Response<DiskUsageResponse>, Status> {

@@ -104,13 +104,7 @@ impl snapshots_server::Snapshots for Snapshots {
     }
 
     async fn cleanup(&self, _: Request<CleanupRequest>) -> Result<Response<()>, Status> {
-        // Garbage is on its way out as soon as it is one, but for layers that a failed pull left; who calls wants to know
-        // when it is gone.
-        blocking(&self.0, |s| {
-            s.forget_abandoned();
-            Ok(())
-        })
-        .await?;
+        // Garbage is on its way out as soon as it is one; who calls wants to know when it is gone.
         self.0.cleaned().await;
         Ok(Response::new(()))
     }
