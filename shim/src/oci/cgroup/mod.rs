@@ -146,24 +146,25 @@ impl Cgroup {
 
     /// Opens the doors.
     pub(crate) fn entry(&self) -> Result<Entry, Error> {
-        if let Some(directory) = self.v2_directory() {
-            let directory = fs::File::open(directory).step(|| format!("opening {}", directory.display()))?;
-            return Ok(Entry { tasks: Vec::new(), directory: Some(directory.into()) });
-        }
-        let v1 = self.v1.iter().map(|hierarchy| hierarchy.path.join("tasks"));
-        // The v2 hierarchy of a hybrid machine has no tasks file; a process that moves itself waits for nobody there either.
-        let v2 = self.v2.iter().map(|directory| directory.join("cgroup.procs"));
         let mut tasks = Vec::new();
-        for path in v1.chain(v2) {
+        for path in self.v1.iter().map(|hierarchy| hierarchy.path.join("tasks")) {
             let file = fs::OpenOptions::new().write(true).open(&path);
             tasks.push((path.clone(), file.step(|| format!("opening {}", path.display()))?));
         }
-        Ok(Entry { tasks, directory: None })
+        // Also beside v1 hierarchies: writing to cgroup.procs waits for an RCU grace period, some 12 ms; to be born inside
+        // waits for nothing.
+        let directory = match &self.v2 {
+            Some(directory) => {
+                Some(fs::File::open(directory).step(|| format!("opening {}", directory.display()))?.into())
+            }
+            None => None,
+        };
+        Ok(Entry { tasks, directory })
     }
 }
 
 impl Entry {
-    /// For clone3: on v2 the child is born inside.
+    /// For clone3: in the v2 hierarchy the child is born inside.
     pub(crate) fn birth(&self) -> Option<BorrowedFd<'_>> {
         self.directory.as_ref().map(|directory| directory.as_fd())
     }
