@@ -6,7 +6,7 @@ DIST := target/dist
 PREFIX ?= /usr/local
 CARGO := PATH="$$PATH:$$HOME/.cargo/bin" cargo
 
-.PHONY: demo build install test test-build fixtures lint bench clean-fixtures
+.PHONY: demo build install test test-build test-vm fixtures lint bench clean-fixtures
 
 ## demo: set everything up, run a first container, say what to type next
 demo: build
@@ -39,6 +39,12 @@ test-build:
 
 fixtures:
 	tests/fixtures/images target/fixtures
+
+## test-vm: the low-level runtime on a stock kernel with cgroup v2, in a throw-away machine
+test-vm:
+	scripts/setup test
+	$(CARGO) test --locked -p berth-shim --no-run
+	tests/vm/run -- env $(CARGO) test --locked --offline -p berth-shim --test oci_runtime
 
 ## lint: formatting, lints, licences
 lint:

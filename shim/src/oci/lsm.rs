@@ -22,7 +22,11 @@ pub(crate) fn label(process: &Process) -> Result<(), Error> {
         // With several modules in the kernel each has its own directory.
         let own = Path::new("/proc/thread-self/attr/apparmor/exec");
         let path = if own.exists() { own } else { Path::new("/proc/thread-self/attr/exec") };
-        write(path, &format!("exec {profile}")).step(|| format!("asking for the AppArmor profile {profile}"))?;
+        let what = || format!("asking for the AppArmor profile {profile}");
+        write(path, &format!("exec {profile}")).map_err(|error| match error.raw_os_error() {
+            Some(libc::ENOENT) => Error::step(what(), "it is not loaded; load it with apparmor_parser"),
+            _ => Error::step(what(), error),
+        })?;
     }
     if let Some(label) = process.selinux_label().as_deref().filter(|label| !label.is_empty()) {
         if !Path::new("/sys/fs/selinux/enforce").exists() {
@@ -37,14 +41,13 @@ pub(crate) fn label(process: &Process) -> Result<(), Error> {
 }
 
 /// Writes to a file that must be procfs's own: one from elsewhere would swallow the label.
-fn write(path: &Path, text: &str) -> Result<(), Error> {
+fn write(path: &Path, text: &str) -> std::io::Result<()> {
     use std::io::Write as _;
-    let what = || format!("writing {}", path.display());
-    let mut file = std::fs::OpenOptions::new().write(true).open(path).step(what)?;
-    if rustix::fs::fstatfs(&file).step(what)?.f_type as u64 != super::mount::PROC {
-        return Err(Error::step(what(), "it does not lie in a proc file system"));
+    let mut file = std::fs::OpenOptions::new().write(true).open(path)?;
+    if rustix::fs::fstatfs(&file)?.f_type as u64 != super::mount::PROC {
+        return Err(std::io::Error::other(format!("{} does not lie in a proc file system", path.display())));
     }
-    file.write_all(text.as_bytes()).step(what)
+    file.write_all(text.as_bytes())
 }
 
 /// Gives the process a session keyring of its own, so that it sees nobody else's keys. A kernel without keys has none to
