@@ -1,7 +1,10 @@
 //! Logs and traces. Every gRPC call carries the W3C trace context in its metadata ([`inject`], [`ServerLayer`]), so one
 //! command is one trace through all services; spans are exported over OTLP where the configuration names a collector.
 
-use std::task::{Context, Poll};
+use std::{
+    io::IsTerminal as _,
+    task::{Context, Poll},
+};
 
 use opentelemetry::{
     global,
@@ -63,7 +66,9 @@ pub enum Error {
 pub fn init(node: &Node, service: &'static str) -> Result<Guard, Error> {
     let filter =
         EnvFilter::builder().parse(&node.log).map_err(|source| Error::Filter { filter: node.log.clone(), source })?;
-    let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    // Colours are for people; a file or a journal gets plain text.
+    let colours = std::io::stderr().is_terminal();
+    let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(colours);
     let logs = tracing_subscriber::Layer::with_filter(logs, filter);
     let provider = node.telemetry.otlp_endpoint.as_deref().map(|endpoint| provider(endpoint, service)).transpose()?;
     let traces = provider.as_ref().map(|provider| {

@@ -82,7 +82,7 @@ impl system_server::System for Service {
             revision: option_env!("BERTH_REVISION").unwrap_or_default().into(),
             api_version: API.into(),
             os: std::env::consts::OS.into(),
-            architecture: std::env::consts::ARCH.into(),
+            architecture: berth_core::Platform::host().architecture,
             kernel: Host::look().kernel,
         }))
     }
