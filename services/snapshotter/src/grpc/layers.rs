@@ -150,9 +150,9 @@ async fn lay_down(
         tokio::select! {
             // It closes, whatever became of the other call.
             _ = other.changed() => {}
-            heard = listen(&mut messages, &heard), if waiting => {
-                waiting = heard;
-            }
+            more = listen(&mut messages, &heard), if waiting => waiting = more,
+            // Whatever it has said before: nobody is there who would answer for the layer.
+            () = answers.closed() => heard.abandon(),
         }
         if heard.abandoned() {
             return Err(Error::Interrupted { diff_id: diff_id.to_string() });
@@ -160,12 +160,19 @@ async fn lay_down(
     };
     let mut place = pin!(Arc::clone(places).acquire_owned());
     let place = loop {
+        let mut free = None;
         tokio::select! {
-            place = &mut place => break place.map_err(|_| Error::Panicked { what: "the service" })?,
-            heard = listen(&mut messages, &heard), if waiting => waiting = heard,
+            // In this order: nothing is begun for a caller that is known to be gone.
+            biased;
+            () = answers.closed() => heard.abandon(),
+            place = &mut place => free = Some(place.map_err(|_| Error::Panicked { what: "the service" })?),
+            more = listen(&mut messages, &heard), if waiting => waiting = more,
         }
         if heard.abandoned() {
             return Err(Error::Interrupted { diff_id: diff_id.to_string() });
+        }
+        if let Some(place) = free {
+            break place;
         }
     };
     let mut consumed = heard.consumed();
@@ -183,6 +190,7 @@ async fn lay_down(
                 return Ok(ApplyDone { size, existed: false });
             }
             more = listen(&mut messages, &heard), if waiting => waiting = more,
+            () = answers.closed(), if !heard.abandoned() => heard.abandon(),
             Ok(()) = consumed.changed() => {
                 let consumed = *consumed.borrow_and_update();
                 // Whoever reads slowly is told less often.

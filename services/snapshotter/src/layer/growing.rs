@@ -21,7 +21,7 @@ struct State {
 pub(crate) enum End {
     /// It is whole and its digest is right.
     Finished,
-    /// Its writer went away.
+    /// Its writer went away, or whoever asked for the layer.
     Abandoned,
 }
 
@@ -53,6 +53,12 @@ impl Arrival {
         self.changed.notify_all();
     }
 
+    /// Nobody waits for the layer any more; also where the blob has been said to be whole.
+    pub(crate) fn abandon(&self) {
+        self.lock().end = Some(End::Abandoned);
+        self.changed.notify_all();
+    }
+
     /// Waits until more than `position` can be read, or the end.
     fn beyond(&self, position: u64) -> (u64, Option<End>) {
         let mut state = self.lock();
@@ -67,7 +73,7 @@ impl Arrival {
         self.consumed.subscribe()
     }
 
-    /// Whether its writer has gone away.
+    /// Whether nobody wants it any more.
     pub(crate) fn abandoned(&self) -> bool {
         self.lock().end == Some(End::Abandoned)
     }
@@ -146,6 +152,17 @@ mod tests {
         let mut reader = Growing::new(tempfile::tempfile().unwrap(), Arc::clone(&arrival));
         arrival.advance(10);
         assert!(reader.read(&mut [0; 8]).unwrap_err().to_string().contains("shorter"));
+    }
+
+    #[test]
+    fn who_finishes_and_goes_away_wants_nothing() {
+        let arrival = Arc::new(Arrival::default());
+        arrival.end(End::Finished);
+        arrival.end(End::Abandoned);
+        assert!(!arrival.abandoned(), "the end of what was said is no farewell");
+        arrival.abandon();
+        arrival.end(End::Finished);
+        assert_eq!(arrival.ended(), End::Abandoned);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::{
     archive::{Archive, Layer, gzip, noise},
     both_drivers,
     mounted::Mounted,
+    patience::until,
     service::{Apply, Service},
 };
 
@@ -18,6 +19,7 @@ both_drivers!(
     two_calls_share_the_work,
     the_second_takes_over_when_the_first_fails,
     a_blob_that_is_renamed_is_still_read,
+    who_goes_away_is_forgotten_whatever_was_said_before,
 );
 
 fn layer() -> Layer {
@@ -130,4 +132,38 @@ async fn a_blob_that_is_renamed_is_still_read(driver: &'static str) {
     first.break_off().await.unwrap_err();
     second.say(Message::Finish(ApplyFinish {})).await;
     second.done().await.unwrap();
+}
+
+async fn who_goes_away_is_forgotten_whatever_was_said_before(driver: &'static str) {
+    let service = Service::start(driver).await;
+    let layer = layer();
+    let path = service.blob(&layer.blob);
+    let mut first = begin(&service, &path, &layer).await;
+    first.say(Message::Available(1000)).await;
+    first.until_consumed(1000).await;
+    // Of one that waits for its turn everything has come, and it would be laid down when the first fails.
+    let other = service.blob(&layer.blob);
+    let second = begin(&service, &other, &layer).await;
+    second.say(Message::Available(layer.blob.len() as u64)).await;
+    second.say(Message::Finish(ApplyFinish {})).await;
+    let open = || {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", service.pid())).unwrap().flatten();
+        files.filter_map(|file| std::fs::read_link(file.path()).ok()).any(|file| file == other)
+    };
+    assert!(open());
+    drop(second);
+    let events = nix::sys::inotify::AddWatchFlags::IN_CLOSE_NOWRITE;
+    until([&*other], events, || !open(), || "the blob of a call whose caller is gone is open".into());
+    assert_eq!(first.break_off().await.unwrap_err().kind, Kind::Aborted);
+    service.assert_directories(0).await;
+    // One in the middle of its work stops, or what it has made is thrown away: nobody knows of it.
+    for _ in 0..5 {
+        let apply = begin(&service, &path, &layer).await;
+        apply.say(Message::Available(layer.blob.len() as u64)).await;
+        apply.say(Message::Finish(ApplyFinish {})).await;
+        drop(apply);
+        service.forget().await;
+        service.until_directories(0);
+    }
+    service.image(&[layer]).await.unwrap();
 }

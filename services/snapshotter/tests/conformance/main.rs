@@ -13,6 +13,7 @@ mod image;
 mod mounted;
 mod mutated;
 mod oracle;
+mod patience;
 mod service;
 mod snapshots;
 mod stacks;

@@ -14,8 +14,8 @@ use berth_core::{
 };
 use berth_proto::{
     berth::snapshotter::v1::{
-        ApplyDone, ApplyFinish, ApplyRequest, ApplyStart, ComposeRequest, apply_request::Message, apply_response,
-        layers_client::LayersClient,
+        ApplyDone, ApplyFinish, ApplyRequest, ApplyStart, ComposeRequest, ForgetRequest, apply_request::Message,
+        apply_response, layers_client::LayersClient,
     },
     containerd::{
         services::snapshots::v1::{
@@ -30,7 +30,10 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use crate::archive::Layer;
+use crate::{
+    archive::Layer,
+    patience::{Watchdog, until, watched},
+};
 
 /// A running service. Its directory goes with it.
 pub(crate) struct Service {
@@ -38,6 +41,7 @@ pub(crate) struct Service {
     home: Home,
     driver: &'static str,
     channel: Channel,
+    _watchdog: Watchdog,
 }
 
 enum Home {
@@ -66,7 +70,9 @@ impl Service {
 
     fn start_home(home: Home, driver: &'static str) -> Self {
         let (child, channel) = spawn(home.path(), driver);
-        Self { child, home, driver, channel }
+        let root = home.path().join("root/snapshotter").join(driver);
+        let watchdog = Watchdog::new(move || format!("{:?}", names(&root)));
+        Self { child, home, driver, channel, _watchdog: watchdog }
     }
 
     pub(crate) fn home(&self) -> &Path {
@@ -186,6 +192,18 @@ impl Service {
     }
 
     /// Nothing is there but what the records name: no directory more than `expected`, no garbage.
+    /// Throws layers away that belong to no snapshot.
+    pub(crate) async fn forget(&self) {
+        self.layers().forget(ForgetRequest {}).await.unwrap();
+    }
+
+    /// Waits until so many directories are there.
+    pub(crate) fn until_directories(&self, expected: usize) {
+        let base = self.base();
+        let events = AddWatchFlags::IN_MOVED_FROM | AddWatchFlags::IN_DELETE;
+        until([&*base], events, || self.directories().len() == expected, || format!("{:?}", names(&base)));
+    }
+
     pub(crate) async fn assert_directories(&self, expected: usize) {
         self.cleanup().await;
         assert_eq!(self.directories().len(), expected, "{:?}", self.directories());
@@ -201,25 +219,28 @@ impl Drop for Service {
     }
 }
 
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
 /// Starts the process and waits until its socket is there.
 fn spawn(home: &Path, driver: &str) -> (Child, Channel) {
     let state = home.join("state");
     fs::create_dir_all(&state).unwrap();
     let socket = state.join("snapshotter.sock");
     let _ = fs::remove_file(&socket);
-    let watch = Inotify::init(InitFlags::IN_CLOEXEC).unwrap();
+    let watch = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).unwrap();
     watch.add_watch(&state, AddWatchFlags::IN_MOVED_TO).unwrap();
     let mut child = program(home, driver).spawn().unwrap();
-    while !socket.exists() {
+    let there = || {
         // A process that fails at the start would never make its socket.
         if let Some(status) = child.try_wait().unwrap() {
             panic!("the service ended at once: {status}");
         }
-        let mut descriptors = [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(&watch), nix::poll::PollFlags::POLLIN)];
-        if nix::poll::poll(&mut descriptors, 1000u16).unwrap() > 0 {
-            watch.read_events().unwrap();
-        }
-    }
+        socket.exists()
+    };
+    watched(&watch, there, || format!("{} is not there", socket.display()));
     (child, lazy(&socket))
 }
 
