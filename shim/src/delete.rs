@@ -2,7 +2,7 @@
 
 use std::{fs, io::Write as _};
 
-use berth_core::bundle::{EXIT, ExitRecord, INIT_PID, ROOTFS};
+use berth_core::bundle::{EXIT, ExitRecord, INIT_PID, ROOTFS, SHIM_PID};
 use containerd_shim_protos::{api::DeleteResponse, protobuf::Message as _};
 
 use crate::{
@@ -27,6 +27,11 @@ pub fn delete(arguments: &Arguments) -> Result<(), Error> {
         if let Ok(Some(exit)) = berth_core::bundle::read::<ExitRecord>(&bundle, EXIT) {
             response.exit_status = exit.exit_code;
             response.exited_at = Some(timestamp(exit.exited_at_ns)).into();
+        }
+        // One that lives is in the way of whoever calls this: it was given up.
+        let shim = fs::read_to_string(bundle.join(SHIM_PID)).unwrap_or_default();
+        if let Some((Ok(pid), Ok(started))) = shim.split_once(' ').map(|(pid, at)| (pid.parse(), at.parse())) {
+            oci::kill(pid, started);
         }
         oci::remove(&bundle)?;
         // The shim's mounts went with it; those of another runtime service are in the host's namespace.

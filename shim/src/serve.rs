@@ -8,6 +8,7 @@ use std::{
     },
     path::Path,
     rc::Rc,
+    time::Duration,
 };
 
 use berth_core::bundle::{ATTACH_SOCKET, NETNS_FD, OPTIONS, SHIM_PID, SHIM_SOCKET_FD};
@@ -23,12 +24,15 @@ use crate::{
     attach,
     error::{During as _, Error},
     events::Events,
-    oci::seal,
+    oci::{self, seal},
     rootfs,
     shim::Shim,
     spans::Spans,
     task,
 };
+
+/// How long a shim waits to be told what for it was started.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What was handed over by whoever started this process.
 #[derive(Debug)]
@@ -72,7 +76,9 @@ pub fn serve(arguments: Arguments, inherited: Inherited) -> Result<(), Error> {
         fs::canonicalize(&arguments.bundle).during(|| format!("finding the bundle {}", arguments.bundle.display()))?;
     std::env::set_current_dir(&bundle).during(|| format!("going to {}", bundle.display()))?;
     let options = berth_core::bundle::read(&bundle, OPTIONS).during(|| "reading the bundle")?;
-    fs::write(bundle.join(SHIM_PID), std::process::id().to_string()).during(|| format!("writing {SHIM_PID}"))?;
+    let pid = std::process::id();
+    let own = format!("{pid} {}", oci::started_at(pid).unwrap_or_default());
+    fs::write(bundle.join(SHIM_PID), own).during(|| format!("writing {SHIM_PID}"))?;
     rootfs::separate()?;
     nix::sys::prctl::set_child_subreaper(true).during(|| "becoming a subreaper")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().during(|| "making the runtime")?;
@@ -109,8 +115,17 @@ async fn hold(
     let listener = tokio::net::UnixListener::from_std(listener).during(|| "preparing the socket")?;
     let mut server = Server::new().add_listener(Listener::from(listener)).register_service(services);
     server.start().await.during(|| "serving")?;
+    let mut unwanted = std::pin::pin!(tokio::time::sleep(PATIENCE));
+    let mut wanted = false;
     loop {
         tokio::select! {
+            // Whoever started us died before it could say what for.
+            () = &mut unwanted, if !wanted => {
+                if shim.container.borrow().is_none() {
+                    break;
+                }
+                wanted = true;
+            }
             _ = children.recv() => shim.reap(),
             // The end of a session, or of a service manager's unit, is not the container's.
             _ = stop.recv() => {}

@@ -206,7 +206,8 @@ fn a_shim_that_was_killed_is_cleaned_up_after() {
     let id = containerd.id("one");
     containerd.ok(&containerd.run(&["-d"], "one", &["/bin/sleep", "1000"]));
     let bundle = containerd.bundle.path().join("state/io.containerd.runtime.v2.task/default").join(&id);
-    let pid: i32 = fs::read_to_string(bundle.join("shim.pid")).unwrap().parse().unwrap();
+    let own = fs::read_to_string(bundle.join("shim.pid")).unwrap();
+    let pid: i32 = own.split(' ').next().unwrap().parse().unwrap();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
     // containerd hears that the socket closed and calls `delete`; then the task is no more.
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);

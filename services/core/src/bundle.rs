@@ -42,7 +42,8 @@ pub const ROOTFS: &str = "rootfs";
 pub const SHIM_SOCKET: &str = "shim.sock";
 /// Where clients attach; see [`crate::stream`].
 pub const ATTACH_SOCKET: &str = "attach.sock";
-/// Pid of the shim, as decimal text, written before it serves.
+/// Pid of the shim and when it started, in ticks since the machine did (field 22 of `/proc/PID/stat`), as decimal text
+/// with a space between; written before it serves.
 pub const SHIM_PID: &str = "shim.pid";
 /// Pid of the container's first process, as decimal text.
 pub const INIT_PID: &str = "init.pid";

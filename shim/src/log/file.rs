@@ -80,8 +80,10 @@ impl Target {
 
     /// Appends whole lines. A failure loses them and nothing else.
     pub(crate) fn write(&mut self, lines: &[u8]) {
+        let opened = self.open().map(drop);
+        // Known only now: what lay there before is not ours to cut off.
         let before = self.size;
-        let written = self.open().and_then(|file| file.write_all(lines));
+        let written = opened.and_then(|()| self.open()?.write_all(lines));
         match written {
             Ok(()) => {
                 self.size += lines.len() as u64;

@@ -41,7 +41,7 @@ use std::{
 pub use cgroup::{OomEvents, Stats};
 pub use error::Error;
 use oci_spec::runtime::{LinuxResources, Process, Spec};
-pub use state::remove;
+pub use state::{kill, remove, started_at};
 
 /// What makes containers. Every call is synchronous and takes milliseconds; a child that does not answer within
 /// [`DEADLINE`] is killed and the call fails.

@@ -36,7 +36,7 @@ impl State {
 }
 
 /// When a process started, in ticks since the machine did; `None` where there is no such process.
-pub(crate) fn started_at(pid: u32) -> Option<u64> {
+pub fn started_at(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name, in parentheses, may hold anything.
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
@@ -74,11 +74,16 @@ pub fn remove(bundle: &Path) -> Result<(), Error> {
     forget(bundle)
 }
 
-fn kill(pid: u32, started: u64) {
+/// Kills the process that had this pid and started then, and waits for its end; nobody else's process is touched.
+pub fn kill(pid: u32, started: u64) {
     use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
     let Some(Ok(pidfd)) = Pid::from_raw(pid as i32).map(|pid| pidfd_open(pid, PidfdFlags::empty())) else { return };
     // Asked again: now that it is open it cannot become another.
-    if started_at(pid) == Some(started) {
-        let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+    if started_at(pid) == Some(started) && pidfd_send_signal(&pidfd, Signal::KILL).is_ok() {
+        let gone = rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN);
+        let _ = rustix::event::poll(&mut [gone], Some(&KILLED));
     }
 }
+
+/// A killed process is gone within this time, unless the kernel is stuck.
+const KILLED: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 5, tv_nsec: 0 };

@@ -81,7 +81,7 @@ fn users(passwd: &str) -> impl Iterator<Item = User<'_>> {
         let mut fields = line.trim().split(':');
         let (name, _, uid, gid) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
         let home = fields.nth(1).unwrap_or_default();
-        Some(User { name, uid: uid.parse().ok()?, gid: gid.parse().ok()?, home })
+        Some(User { name, uid: number(uid)?, gid: number(gid)?, home })
     })
 }
 
@@ -89,7 +89,7 @@ fn groups(group: &str) -> impl Iterator<Item = Group<'_>> {
     group.lines().filter_map(|line| {
         let mut fields = line.trim().split(':');
         let (name, _, gid) = (fields.next()?, fields.next()?, fields.next()?);
-        Some(Group { name, gid: gid.parse().ok()?, members: fields.next().unwrap_or_default() })
+        Some(Group { name, gid: number(gid)?, members: fields.next().unwrap_or_default() })
     })
 }
 

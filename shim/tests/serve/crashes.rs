@@ -55,6 +55,30 @@ fn killed_at_any_moment_of_the_create() {
 }
 
 #[test]
+fn one_that_was_given_up_ends_with_its_container() {
+    use rustix::event::{PollFd, PollFlags, poll};
+    for (creates, stopped) in [(false, false), (true, false), (true, true)] {
+        let mut node = Node::script("sleep 1000");
+        node.serve();
+        if creates {
+            node.create().unwrap();
+        } else {
+            // It answers, so it has said who it is.
+            node.kill("", 9).unwrap_err();
+        }
+        let shim = pidfd(node.shim_pid() as u32);
+        if stopped {
+            // SAFETY: the call takes its arguments by value; the child is not reaped yet.
+            unsafe { libc::kill(node.shim_pid(), libc::SIGSTOP) };
+        }
+        node.clean_up();
+        let soon = rustix::event::Timespec { tv_sec: 30, tv_nsec: 0 };
+        assert_eq!(poll(&mut [PollFd::new(&shim, PollFlags::IN)], Some(&soon)), Ok(1), "the shim has ended");
+        assert!(node.bundle.cgroups().is_empty());
+    }
+}
+
+#[test]
 fn what_ended_before_is_told_as_it_was() {
     let mut node = Node::script("exit 11");
     node.run();
