@@ -57,6 +57,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 async fn start(service: &str, node: Node) -> anyhow::Result<()> {
+    node.make_private_root(service).context("cannot make the service's directory")?;
     match service {
         "image" => berth_image::run(node).await?,
         "snapshotter" => berth_snapshotter::run(node).await?,

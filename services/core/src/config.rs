@@ -169,6 +169,24 @@ impl Node {
         self.root.join(service)
     }
 
+    /// Makes the directory below `root` that belongs to a service, for root's eyes alone: images hold set-uid programs,
+    /// and records hold what is in containers' environments.
+    ///
+    /// # Errors
+    /// It cannot be made, or its mode cannot be changed; the message names it.
+    pub fn make_private_root(&self, service: &str) -> io::Result<()> {
+        use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+        let directory = self.root_of(service);
+        let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", directory.display()));
+        fs::create_dir_all(&self.root).map_err(named)?;
+        match fs::DirBuilder::new().mode(0o700).create(&directory) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).map_err(named)
+            }
+            made => made.map_err(named),
+        }
+    }
+
     /// The directory below `state` that belongs to a service.
     pub fn state_of(&self, service: &str) -> PathBuf {
         self.state.join(service)
@@ -206,6 +224,17 @@ mod tests {
         let node = parse("root = '/a'\n[snapshotter]\ndriver = 'vfs'").unwrap();
         assert_eq!(node.root_of("image"), Path::new("/a/image"));
         assert_eq!(node.section::<Section>("snapshotter").unwrap().driver, "vfs");
+    }
+
+    #[test]
+    fn a_root_is_private_whatever_it_was() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let node = Node { root: directory.path().join("root"), ..Node::default() };
+        node.make_private_root("image").unwrap();
+        fs::set_permissions(node.root_of("image"), fs::Permissions::from_mode(0o755)).unwrap();
+        node.make_private_root("image").unwrap();
+        assert_eq!(fs::metadata(node.root_of("image")).unwrap().permissions().mode() & 0o777, 0o700);
     }
 
     #[test]
