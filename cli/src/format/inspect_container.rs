@@ -305,7 +305,7 @@ mod tests {
             host_ip: ip.into(),
             host_port: host,
             container_port: 80,
-            protocol: String::new(),
+            ..PortMapping::default()
         };
         let wire = Container {
             id: "abc".into(),

@@ -73,7 +73,13 @@ mod tests {
     use super::*;
 
     fn mapping(ip: &str, host: u32, container: u32) -> PortMapping {
-        PortMapping { host_ip: ip.into(), host_port: host, container_port: container, protocol: "tcp".into() }
+        PortMapping {
+            host_ip: ip.into(),
+            host_port: host,
+            container_port: container,
+            protocol: "tcp".into(),
+            ..PortMapping::default()
+        }
     }
 
     #[test]

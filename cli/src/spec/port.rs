@@ -60,7 +60,7 @@ fn mappings(ip: &str, host: &str, container: &str, protocol: &str) -> Result<Vec
     if last == 0 || first == 0 {
         return Err(format!("invalid containerPort: {container}"));
     }
-    // A range of the host's for one port of the container's: any of them would do, and the first is taken.
+    // A range of the host's for one port of the container's: any of them that is free will do.
     if host_first != 0 && host_last - host_first != last - first && first != last {
         return Err(format!("invalid ranges specified for container and host Ports: {container} and {host}"));
     }
@@ -69,6 +69,7 @@ fn mappings(ip: &str, host: &str, container: &str, protocol: &str) -> Result<Vec
         host_port: if host_first == 0 { 0 } else { u32::from(host_first) + u32::from(n) },
         container_port: u32::from(first) + u32::from(n),
         protocol: protocol.to_owned(),
+        host_port_last: if first == last && host_first != host_last { host_last.into() } else { 0 },
     };
     Ok((0..=last - first).map(mapping).collect())
 }
@@ -129,6 +130,14 @@ mod tests {
         ] {
             assert_eq!(read(text).unwrap(), mappings, "{text}");
         }
+    }
+
+    #[test]
+    fn a_range_for_one_port_is_left_to_the_node() {
+        let of = |text| publish(text).unwrap().into_iter().map(|m| (m.host_port, m.host_port_last)).collect::<Vec<_>>();
+        assert_eq!(of("8000-8009:80"), [(8000, 8009)]);
+        assert_eq!(of("8000-8001:80-81"), [(8000, 0), (8001, 0)]);
+        assert_eq!(of("8000:80"), [(8000, 0)]);
     }
 
     #[test]

@@ -86,12 +86,29 @@ impl Published {
             host_port: self.host.port.into(),
             container_port: self.container_port.into(),
             protocol: self.host.protocol.name().into(),
+            host_port_last: 0,
         }
     }
 }
 
-/// What a mapping asks for; port 0 for a free one.
-fn read(mapping: &PortMapping) -> Result<(HostPort, u16), Error> {
+/// What a mapping asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Wanted {
+    /// With port 0 for any that the kernel gives out itself.
+    host: HostPort,
+    /// The last of those that will do; that of `host`, where only that one does.
+    last: u16,
+    container_port: u16,
+}
+
+impl Wanted {
+    /// Which one it will be is known before it is looked for.
+    fn is_named(&self) -> bool {
+        self.host.port != 0 && self.last == self.host.port
+    }
+}
+
+fn read(mapping: &PortMapping) -> Result<Wanted, Error> {
     let bad = |port: String, why: &str| Error::BadPort { port, why: why.into() };
     let protocol = Protocol::parse(&mapping.protocol).ok_or_else(|| {
         bad(format!("{}/{}", mapping.container_port, mapping.protocol), "its protocol is none of tcp, udp, sctp")
@@ -109,12 +126,20 @@ fn read(mapping: &PortMapping) -> Result<(HostPort, u16), Error> {
             Err(_) => return Err(bad(format!("{text}:{}", mapping.host_port), "that is no IP address")),
         },
     };
-    let port = u16::try_from(mapping.host_port)
-        .map_err(|_| bad(mapping.host_port.to_string(), &format!("invalid hostPort: {}", mapping.host_port)))?;
+    let host_port =
+        |port: u32| u16::try_from(port).map_err(|_| bad(port.to_string(), &format!("invalid hostPort: {port}")));
+    let port = host_port(mapping.host_port)?;
+    let last = match mapping.host_port_last {
+        0 => port,
+        last => host_port(last)?,
+    };
+    if last < port || (port == 0 && last != 0) {
+        return Err(bad(format!("{port}-{last}"), "that is no range of ports"));
+    }
     let container_port = u16::try_from(mapping.container_port).ok().filter(|port| *port != 0).ok_or_else(|| {
         bad(mapping.container_port.to_string(), &format!("invalid containerPort: {}", mapping.container_port))
     })?;
-    Ok((HostPort { address, protocol, port }, container_port))
+    Ok(Wanted { host: HostPort { address, protocol, port }, last, container_port })
 }
 
 /// Whether the mappings can be meant, without holding anything.
@@ -129,20 +154,24 @@ pub(crate) fn check(mappings: &[PortMapping]) -> Result<(), Error> {
 /// ports come first, so that none of them is chosen for another mapping. Holds none if one cannot be had. Must run in
 /// the host's network namespace. `taken` says which ports containers have.
 pub(crate) fn hold(mappings: &[PortMapping], taken: impl Fn(HostPort) -> bool) -> Result<Vec<Published>, Error> {
-    let mut wanted = Vec::new();
+    let mut wanted: Vec<Wanted> = Vec::new();
     for mapping in mappings {
-        let (host, container_port) = read(mapping)?;
-        if host.port == 0 || !wanted.contains(&(host, container_port)) {
-            wanted.push((host, container_port));
+        let read = read(mapping)?;
+        if !read.is_named() || !wanted.contains(&read) {
+            wanted.push(read);
         }
     }
     let mut published: Vec<Option<Published>> = wanted.iter().map(|_| None).collect();
     for named in [true, false] {
-        for (at, (host, container_port)) in wanted.iter().enumerate().filter(|(_, (host, _))| (host.port != 0) == named)
-        {
+        for (at, wanted) in wanted.iter().enumerate().filter(|(_, wanted)| wanted.is_named() == named) {
             let ours = |host: HostPort| taken(host) || published.iter().flatten().any(|p| p.host.clashes(host));
-            let (host, held) = if named { (*host, one(*host, ours)?) } else { any(*host, ours)? };
-            published[at] = Some(Published { host, container_port: *container_port, _held: held });
+            let Wanted { host, last, container_port } = *wanted;
+            let (host, held) = match host.port {
+                _ if named => (host, one(host, ours)?),
+                0 => any(host, ours)?,
+                first => out_of(host, first..=last, ours)?,
+            };
+            published[at] = Some(Published { host, container_port, _held: held });
         }
     }
     Ok(published.into_iter().flatten().collect())
@@ -153,7 +182,7 @@ pub(crate) fn hold(mappings: &[PortMapping], taken: impl Fn(HostPort) -> bool) -
 pub(crate) fn hold_again(mappings: &[PortMapping]) -> Vec<Published> {
     let mut published = Vec::new();
     for mapping in mappings {
-        let (host, container_port) = match read(mapping) {
+        let Wanted { host, container_port, .. } = match read(mapping) {
             Ok(read) => read,
             Err(error) => {
                 tracing::warn!(%error, "a port in a container's record is left out");
@@ -186,8 +215,18 @@ fn any(host: HostPort, taken: impl Fn(HostPort) -> bool) -> Result<(HostPort, Op
     let (first, last) = range();
     let count = u32::from(last - first) + 1;
     let start = rand::rng().random_range(0..count);
-    for step in 0..count {
-        let port = first + ((start + step) % count) as u16;
+    out_of(host, (0..count).map(|step| first + ((start + step) % count) as u16), taken)
+}
+
+/// The first free one of some ports.
+fn out_of(
+    host: HostPort,
+    ports: impl IntoIterator<Item = u16>,
+    taken: impl Fn(HostPort) -> bool,
+) -> Result<(HostPort, Option<OwnedFd>), Error> {
+    let (mut first, mut last) = (u16::MAX, 0);
+    for port in ports {
+        (first, last) = (first.min(port), last.max(port));
         let host = HostPort { port, ..host };
         match one(host, &taken) {
             Ok(held) => return Ok((host, held)),
@@ -249,7 +288,13 @@ mod tests {
     use super::*;
 
     fn mapping(host_ip: &str, host_port: u32, container_port: u32, protocol: &str) -> PortMapping {
-        PortMapping { host_ip: host_ip.into(), host_port, container_port, protocol: protocol.into() }
+        PortMapping {
+            host_ip: host_ip.into(),
+            host_port,
+            container_port,
+            protocol: protocol.into(),
+            ..PortMapping::default()
+        }
     }
 
     #[test]
@@ -264,6 +309,17 @@ mod tests {
             let error = check(&[bad]).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
         }
+    }
+
+    #[test]
+    fn any_free_port_of_a_range_will_do() {
+        let range = PortMapping { host_port_last: 40_001, ..mapping("127.9.8.7", 40_000, 80, "") };
+        let first = hold(&[range.clone(), mapping("127.9.8.7", 40_000, 81, "")], |_| false).unwrap();
+        let ports: Vec<u16> = first.iter().map(|published| published.host.port).collect();
+        assert_eq!(ports, [40_001, 40_000], "the one that is named for another mapping is left to it");
+        let none = hold(std::slice::from_ref(&range), |_| false).unwrap_err();
+        assert!(matches!(none, Error::NoPortLeft { first: 40_000, last: 40_001, .. }), "{none}");
+        assert!(check(&[PortMapping { host_port_last: 39_999, ..range }]).is_err());
     }
 
     #[test]

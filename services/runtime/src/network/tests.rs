@@ -74,7 +74,13 @@ fn bridged(id: &str) -> Request {
 }
 
 fn port(host_ip: &str, host_port: u32, container_port: u32, protocol: &str) -> PortMapping {
-    PortMapping { host_ip: host_ip.into(), host_port, container_port, protocol: protocol.into() }
+    PortMapping {
+        host_ip: host_ip.into(),
+        host_port,
+        container_port,
+        protocol: protocol.into(),
+        ..PortMapping::default()
+    }
 }
 
 /// A server that says its name to everyone, until the test ends.
