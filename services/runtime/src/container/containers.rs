@@ -5,12 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use tokio::sync::{OnceCell, watch};
 
 use crate::{
-    container::{
-        index::Index,
-        live::{Container, Live},
-        record::Record,
-        store::{Change, Store},
-    },
+    container::{index::Index, live::Container, record::Record, store::Store},
     error::{Error, Result},
     events::Events,
     neighbours::Neighbours,
@@ -86,18 +81,6 @@ impl Containers {
                 .map_or_else(|_| self.directory(&record.id), |other| self.names_directory(&other.record())),
             None => self.directory(&record.id),
         }
-    }
-
-    /// Keeps a changed record and tells those who wait. To be called in the container's turn, or by what watches its
-    /// task.
-    pub(crate) async fn keep(&self, container: &Container, record: Record, also: impl FnOnce(&mut Live)) -> Result<()> {
-        let record = Arc::new(record);
-        self.store.commit(Change { put: Some(Arc::clone(&record)), ..Change::default() }).await?;
-        container.publish(|live| {
-            live.record = record;
-            also(live);
-        });
-        Ok(())
     }
 
     /// Name of the snapshotter's driver, which does not change while a node runs.

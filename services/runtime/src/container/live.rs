@@ -2,20 +2,25 @@
 //!
 //! What changes a container takes its turn first ([`Container::turn`]), so that start, stop and removal follow one
 //! another and hold up nobody else. Two things need no turn: signals, which must get through while a stop waits, and
-//! the end of the task, which nobody can refuse.
+//! the end of the task, which nobody can refuse. So the record changes in one way only ([`Container::keep`],
+//! [`Container::note`]): whoever has something to say about it says it of the record as it is when it is written.
 
 use std::{
     collections::BTreeSet,
     path::PathBuf,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::{OwnedMutexGuard, oneshot, watch};
 
-use crate::{container::record::Record, shims::Task};
+use crate::{
+    container::{
+        record::Record,
+        store::{Change, Store},
+    },
+    error::{Error, Result},
+    shims::Task,
+};
 
 /// What is known of a container at a moment.
 #[derive(Clone, Debug)]
@@ -26,6 +31,8 @@ pub(crate) struct Live {
     pub(crate) task: Option<Arc<Task>>,
     /// How often it ended, or failed to start, since this service runs.
     pub(crate) ends: u64,
+    /// The store has no record of it any more, and gets none again.
+    pub(crate) erased: bool,
     /// It is gone, and its name is free.
     pub(crate) removed: bool,
 }
@@ -45,12 +52,12 @@ pub(crate) struct Container {
     pub(crate) id: String,
     live: watch::Sender<Live>,
     turn: Arc<tokio::sync::Mutex<()>>,
+    /// Held from the look at the record until its change is written and told.
+    writing: tokio::sync::Mutex<()>,
     early: Mutex<Vec<Early>>,
     execs: Mutex<BTreeSet<String>>,
     /// Clients whose streams are open; the shim stays until the last has seen the end.
     attached: watch::Sender<usize>,
-    /// A person wants it stopped: its end is no reason to start it again. Not yet in the store.
-    stopping: AtomicBool,
 }
 
 /// See [`Container::attach`].
@@ -66,15 +73,15 @@ impl Drop for Attachment {
 impl Container {
     pub(crate) fn new(record: Record) -> Arc<Self> {
         let id = record.id.clone();
-        let live = Live { record: Arc::new(record), task: None, ends: 0, removed: false };
+        let live = Live { record: Arc::new(record), task: None, ends: 0, erased: false, removed: false };
         Arc::new(Self {
             id,
             live: watch::Sender::new(live),
             turn: Arc::default(),
+            writing: tokio::sync::Mutex::default(),
             early: Mutex::default(),
             execs: Mutex::default(),
             attached: watch::Sender::new(0),
-            stopping: AtomicBool::new(false),
         })
     }
 
@@ -87,7 +94,70 @@ impl Container {
         Arc::clone(&self.live.borrow().record)
     }
 
-    /// Tells what changed to everybody who waits for it.
+    /// Changes the record: first in the store, then for everybody who looks. Answers with what it is then.
+    ///
+    /// # Errors
+    /// It cannot be written, and nothing has changed; or the container is gone.
+    pub(crate) async fn keep(
+        &self,
+        store: &Store,
+        change: impl FnOnce(&mut Record),
+        also: impl FnOnce(&mut Live),
+    ) -> Result<Arc<Record>> {
+        let _writing = self.writing.lock().await;
+        let record = self.changed(change)?;
+        store.put(Arc::clone(&record)).await?;
+        self.tell(&record, also);
+        Ok(record)
+    }
+
+    /// Says what happened to the container, which is true whether it can be written down or not; without a store it
+    /// is not tried. A restart of the service finds it out again.
+    ///
+    /// # Errors
+    /// It could not be written; or the container is gone, and nothing was said.
+    pub(crate) async fn note(
+        &self,
+        store: Option<&Store>,
+        change: impl FnOnce(&mut Record),
+        also: impl FnOnce(&mut Live),
+    ) -> Result<()> {
+        let _writing = self.writing.lock().await;
+        let record = self.changed(change)?;
+        let written = match store {
+            Some(store) => store.put(Arc::clone(&record)).await,
+            None => Ok(()),
+        };
+        self.tell(&record, also);
+        written
+    }
+
+    /// Takes the record out of the store, in one step with what else that change is.
+    pub(crate) async fn erase(&self, store: &Store, change: Change) -> Result<()> {
+        let _writing = self.writing.lock().await;
+        store.commit(Change { remove: Some(self.id.clone()), ..change }).await?;
+        self.publish(|live| live.erased = true);
+        Ok(())
+    }
+
+    fn changed(&self, change: impl FnOnce(&mut Record)) -> Result<Arc<Record>> {
+        let live = self.now();
+        if live.erased {
+            return Err(Error::NotFound { name: self.id.clone() });
+        }
+        let mut record = (*live.record).clone();
+        change(&mut record);
+        Ok(Arc::new(record))
+    }
+
+    fn tell(&self, record: &Arc<Record>, also: impl FnOnce(&mut Live)) {
+        self.publish(|live| {
+            live.record = Arc::clone(record);
+            also(live);
+        });
+    }
+
+    /// Tells what changed beside the record to everybody who waits for it.
     pub(crate) fn publish(&self, change: impl FnOnce(&mut Live)) {
         self.live.send_modify(change);
     }
@@ -157,12 +227,53 @@ impl Container {
     pub(crate) fn exec_ends(&self, id: &str) {
         self.execs().remove(id);
     }
+}
 
-    pub(crate) fn set_stopping(&self, stopping: bool) {
-        self.stopping.store(stopping, Ordering::SeqCst);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::container::record::{Status, Time};
+
+    fn container(directory: &std::path::Path) -> (Store, Arc<Container>) {
+        let (store, _) = Store::open(&directory.join("meta.redb"), directory).unwrap();
+        let mut record = Record { id: "a".into(), name: "old".into(), ..Record::default() };
+        record.state.status = Status::Running;
+        (store, Container::new(record))
     }
 
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::SeqCst)
+    #[tokio::test]
+    async fn an_end_is_not_undone_by_a_change_that_began_before_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, container) = container(directory.path());
+        let rename = container.keep(&store, |record| record.name = "new".into(), |_| {});
+        let end = container.note(Some(&store), |record| record.end(7, false, Time(1)), |live| live.ends += 1);
+        let pause = container.note(
+            Some(&store),
+            |record| {
+                if record.state.status == Status::Running {
+                    record.state.status = Status::Paused;
+                }
+            },
+            |_| {},
+        );
+        // Each is polled before the first is written.
+        let (renamed, ended, paused) = tokio::join!(rename, end, pause);
+        assert!(renamed.is_ok() && ended.is_ok() && paused.is_ok());
+        let live = container.now();
+        assert_eq!((live.record.name.as_str(), live.record.state.exit_code, live.ends), ("new", 7, 1));
+        assert_eq!(live.record.state.status, Status::Exited);
+    }
+
+    #[tokio::test]
+    async fn what_was_erased_is_not_written_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, container) = container(directory.path());
+        container.keep(&store, |_| {}, |_| {}).await.unwrap();
+        let erase = container.erase(&store, Change::default());
+        let late = container.keep(&store, |record| record.restart.stopped_by_hand = true, |_| {});
+        let (erased, late) = tokio::join!(erase, late);
+        erased.unwrap();
+        assert!(matches!(late, Err(Error::NotFound { .. })));
+        assert!(container.now().erased);
     }
 }

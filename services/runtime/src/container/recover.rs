@@ -4,24 +4,23 @@
 
 use std::{fs, sync::Arc, time::Duration};
 
-use berth_core::bundle::ExitRecord;
 use tokio::task::JoinSet;
 
 use crate::{
     container::{
         containers::{Containers, Told},
-        live::Container,
-        record::{Record, Status, Time},
+        live::{Container, Live},
+        record::{Record, Restart, Status, Time},
         restart::Policy,
         store::{Change, Job},
     },
     error::{Error, Result},
     network::Live as Attached,
-    shims::{Task, TaskState},
+    shims::{Attachment, Task, TaskState},
 };
 
 /// What the end is called of a process that nobody saw ending: the machine went down with it.
-const LOST: u32 = 137;
+const LOST: i32 = 137;
 /// A shim that does not answer for this long is taken for dead and killed by its binary's clean-up.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -110,22 +109,13 @@ impl Containers {
         pid: u32,
     ) -> Result<Attached> {
         let attachment = self.bundle(&container.id).attachment();
-        let mut record = (*container.record()).clone();
         let status = if state == TaskState::Paused { Status::Paused } else { Status::Running };
-        if record.state.status != status || record.state.pid != pid {
-            record.state.status = status;
-            record.state.pid = pid;
-            record.state.error.clear();
-            record.state.started =
-                Some(record.state.started.filter(|_| record.state.status.is_live()).unwrap_or_else(Time::now));
-            record.networks.clone_from(&attachment.networks);
-            record.ports.clone_from(&attachment.ports);
-            self.store.put(Arc::new(record.clone())).await?;
+        let known = container.record();
+        let change = |record: &mut Record| runs(record, status, pid, &attachment);
+        let store = (known.state.status != status || known.state.pid != pid).then_some(&self.store);
+        if let Err(error) = container.note(store, change, |live| live.task = Some(Arc::clone(task))).await {
+            tracing::warn!(id = container.id, %error, "that a container runs cannot be written down");
         }
-        container.publish(|live| {
-            live.record = Arc::new(record);
-            live.task = Some(Arc::clone(task));
-        });
         self.watch(container, task);
         Ok(Attached { id: container.id.clone(), endpoints: attachment.networks, ports: attachment.ports })
     }
@@ -173,18 +163,20 @@ impl Containers {
         if live.task.is_some() || !live.record.state.status.is_live() {
             return Ok(());
         }
-        let exit = ExitRecord { pid: 0, exit_code: LOST, exited_at_ns: Time::now().0, oom_killed: false };
-        let mut record = (*live.record).clone();
-        record.end(exit.exit_code as i32, false, Time(exit.exited_at_ns));
-        record.state.error = "the machine went down while it ran".into();
-        self.keep(container, record, |live| live.ends += 1).await
+        let change = |record: &mut Record| {
+            record.end(LOST, false, Time::now());
+            record.state.error = "the machine went down while it ran".into();
+        };
+        container.keep(&self.store, change, |live| live.ends += 1).await.map(|_| ())
     }
 
     /// What comes once the service answers: jobs, restart policies, what nobody refers to.
     pub(crate) async fn settle(self: Arc<Self>, containers: Vec<Arc<Container>>, jobs: Vec<(String, Job)>) {
         let uses = tokio::spawn(Arc::clone(&self).tell_uses());
         for container in containers {
-            self.continue_policy(&container).await;
+            let this = Arc::clone(&self);
+            // Each by itself: one that somebody stops with patience holds up no other.
+            tokio::spawn(async move { this.continue_policy(&container).await });
         }
         for (id, job) in jobs {
             let (mounts, volumes) = match job {
@@ -205,18 +197,20 @@ impl Containers {
     }
 
     async fn continue_policy(self: &Arc<Self>, container: &Arc<Container>) {
-        let record = container.record();
+        // The service answers by now: whoever was first has its say, and what holds then is what counts.
+        let _turn = container.turn().await;
+        let Live { record, removed, .. } = container.now();
         let status = record.state.status;
         if status == Status::Restarting {
             // `ended` may have taken care of it just now; then two wait, and the second finds it started.
             self.start_later(container, Duration::from_millis(record.restart.wait_ms));
             return;
         }
-        if status != Status::Exited {
+        if status != Status::Exited || removed {
             return;
         }
         if record.spec.auto_remove {
-            if let Err(error) = self.remove_ended(container).await {
+            if let Err(error) = self.remove_in_turn(container, true).await {
                 tracing::warn!(id = container.id, %error, "a container that ended cannot be removed");
             }
             return;
@@ -225,11 +219,12 @@ impl Containers {
         if !policy.at_service_start(record.state.exit_code, record.restart) {
             return;
         }
-        let mut record = (*record).clone();
-        record.state.status = Status::Restarting;
-        record.restart.stopped_by_hand = false;
-        match self.keep(container, record, |_| {}).await {
-            Ok(()) => self.start_later(container, Duration::ZERO),
+        let change = |record: &mut Record| {
+            record.state.status = Status::Restarting;
+            record.restart.stopped_by_hand = false;
+        };
+        match container.keep(&self.store, change, |_| {}).await {
+            Ok(_) => self.start_later(container, Duration::ZERO),
             Err(error) => tracing::warn!(id = container.id, %error, "a container's restart policy cannot start it"),
         }
     }
@@ -279,5 +274,50 @@ impl Containers {
             self.store.commit(Change { remove_job: Some(id), ..Change::default() }).await?;
         }
         Ok(open)
+    }
+}
+
+/// What a record says once its container is found running. A run that it does not know of yet began just before the
+/// service was killed: nothing of the run before is true of it.
+fn runs(record: &mut Record, status: Status, pid: u32, attachment: &Attachment) {
+    let known = record.state.status.is_live() && record.state.pid == pid;
+    if !known {
+        if record.state.status != Status::Restarting {
+            record.restart = Restart::default();
+        }
+        record.state.started = Some(Time::now());
+        record.state.exit_code = 0;
+        record.state.oom_killed = false;
+        record.state.error.clear();
+    }
+    record.state.status = status;
+    record.state.pid = pid;
+    record.networks.clone_from(&attachment.networks);
+    record.ports.clone_from(&attachment.ports);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_nobody_wrote_down_has_nothing_of_the_last_one() {
+        let restart = Restart { stopped_by_hand: true, count: 3, wait_ms: 100 };
+        let mut record = Record { restart, ..Record::default() };
+        record.state.started = Some(Time(1));
+        record.end(3, true, Time(2));
+        runs(&mut record, Status::Running, 7, &Attachment::default());
+        assert!(record.state.started > Some(Time(2)));
+        assert_eq!(record.restart, Restart::default());
+        assert_eq!((record.state.exit_code, record.state.oom_killed, record.state.pid), (0, false, 7));
+
+        let started = record.state.started;
+        record.restart.count = 2;
+        runs(&mut record, Status::Paused, 7, &Attachment::default());
+        assert_eq!((record.state.started, record.restart.count), (started, 2), "one that is known goes on");
+
+        record.state.status = Status::Restarting;
+        runs(&mut record, Status::Running, 8, &Attachment::default());
+        assert_eq!(record.restart.count, 2, "its policy started it");
     }
 }

@@ -106,49 +106,26 @@ impl Containers {
 
     /// Writes down the end, and tells it. Answers with how long the restart policy waits, where it wants another start.
     async fn record_end(&self, container: &Arc<Container>, exit: &ExitRecord) -> Option<Duration> {
-        let mut record = (*container.record()).clone();
         let at = Time(exit.exited_at_ns);
         let code = i32::try_from(exit.exit_code).unwrap_or(255);
-        record.end(code, exit.oom_killed, at);
-        let ran = at.since(record.state.started.unwrap_or(at));
-        let again = self.decide(container, &mut record, ran);
-        let auto_remove = record.spec.auto_remove;
-        let told = record.clone();
-        if auto_remove {
-            // The removal writes what there is to write.
-            container.publish(|live| {
-                live.record = Arc::new(record);
-                live.ends += 1;
-            });
-        } else if let Err(error) = self.keep(container, record.clone(), |live| live.ends += 1).await {
-            // True all the same; a restart will find it out again.
+        let (mut ran, mut again) = (Duration::ZERO, None);
+        let change = |record: &mut Record| {
+            record.end(code, exit.oom_killed, at);
+            ran = at.since(record.state.started.unwrap_or(at));
+            again = decide(record, ran);
+        };
+        // Of one that goes with its end, the removal writes what there is to write.
+        let store = (!container.record().spec.auto_remove).then_some(&self.store);
+        if let Err(error) = container.note(store, change, |live| live.ends += 1).await {
             tracing::error!(id = container.id, %error, "the end of a container cannot be written down");
-            container.publish(|live| {
-                live.record = Arc::new(record);
-                live.ends += 1;
-            });
         }
+        let told = container.record();
         if exit.oom_killed {
             self.event("oom", &told, &[]);
         }
         let seconds = ran.as_secs().to_string();
         self.event("die", &told, &[("exitCode", code.to_string()), ("execDuration", seconds)]);
         again
-    }
-
-    /// What the restart policy makes of an end: the record says afterwards whether it waits for another start.
-    pub(super) fn decide(&self, container: &Container, record: &mut Record, ran: Duration) -> Option<Duration> {
-        if container.is_stopping() {
-            record.restart.stopped_by_hand = true;
-        }
-        let policy = Policy::parse(&record.spec.restart_policy).unwrap_or(Policy::No);
-        let (wait, restart) = policy.after(record.state.exit_code, ran, record.restart)?;
-        if record.spec.auto_remove {
-            return None;
-        }
-        record.restart = restart;
-        record.state.status = Status::Restarting;
-        Some(wait)
     }
 
     /// Starts a container again after a while, unless somebody wants it otherwise meanwhile.
@@ -171,4 +148,16 @@ impl Containers {
             }
         });
     }
+}
+
+/// What the restart policy makes of an end: the record says afterwards whether it waits for another start.
+pub(super) fn decide(record: &mut Record, ran: Duration) -> Option<Duration> {
+    let policy = Policy::parse(&record.spec.restart_policy).unwrap_or(Policy::No);
+    let (wait, restart) = policy.after(record.state.exit_code, ran, record.restart)?;
+    if record.spec.auto_remove {
+        return None;
+    }
+    record.restart = restart;
+    record.state.status = Status::Restarting;
+    Some(wait)
 }

@@ -1,7 +1,7 @@
 //! Signals. They need no turn: one must get through while a stop waits.
 
 use crate::{
-    container::{containers::Containers, live::Container, signal},
+    container::{containers::Containers, live::Container, record::Record, restart::Policy, signal},
     error::{Error, Result},
     shims::Reason,
 };
@@ -23,7 +23,7 @@ impl Containers {
         let stops = signal::parse(&live.record.spec.stop_signal).unwrap_or(libc::SIGTERM as u32);
         // Whoever kills it does not want it back.
         if number == signal::KILL || number == stops {
-            container.set_stopping(true);
+            self.stopped_by_hand(container).await;
         }
         match task.kill(number).await {
             Ok(()) => {}
@@ -35,5 +35,19 @@ impl Containers {
         }
         self.event("kill", &live.record, &[("signal", number.to_string())]);
         Ok(())
+    }
+
+    /// A person wants it to end: no policy starts it again, not even where this service is killed before the end is
+    /// seen. Written down before the signal is sent; a full disk is no reason not to send it.
+    pub(super) async fn stopped_by_hand(&self, container: &Container) {
+        let record = container.record();
+        let policy = Policy::parse(&record.spec.restart_policy).unwrap_or(Policy::No);
+        if policy == Policy::No || record.restart.stopped_by_hand {
+            return;
+        }
+        let change = |record: &mut Record| record.restart.stopped_by_hand |= record.state.status.is_live();
+        if let Err(error) = container.note(Some(&self.store), change, |_| {}).await {
+            tracing::warn!(id = container.id, %error, "that a container is to stay stopped cannot be written down");
+        }
     }
 }

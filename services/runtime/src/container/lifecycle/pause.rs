@@ -6,7 +6,7 @@ use crate::{
     container::{
         containers::{Containers, to_the_end},
         live::Container,
-        record::Status,
+        record::{Record, Status},
     },
     error::{Error, Result},
     shims::Task,
@@ -59,14 +59,12 @@ impl Containers {
     /// The end needs no turn, so it may have come meanwhile. Its word is the last: what is written is what is known at
     /// that moment.
     async fn set_status(&self, container: &Container, from: Status, to: Status) -> Result<()> {
-        container.publish(|live| {
-            if live.record.state.status == from {
-                let mut record = (*live.record).clone();
+        let change = |record: &mut Record| {
+            if record.state.status == from {
                 record.state.status = to;
-                live.record = Arc::new(record);
             }
-        });
-        self.store.put(container.record()).await
+        };
+        container.note(Some(&self.store), change, |_| {}).await
     }
 }
 

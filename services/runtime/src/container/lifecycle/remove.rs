@@ -71,12 +71,11 @@ impl Containers {
         self.remove_in_turn(container, true).await
     }
 
-    pub(super) async fn remove_in_turn(&self, container: &Arc<Container>, volumes: bool) -> Result<()> {
+    pub(crate) async fn remove_in_turn(&self, container: &Arc<Container>, volumes: bool) -> Result<()> {
         let record = container.record();
         let job = Job::Remove { mounts: record.mounts.clone(), volumes };
-        let change =
-            Change { remove: Some(record.id.clone()), put_job: Some((record.id.clone(), job)), ..Change::default() };
-        self.store.commit(change).await?;
+        let change = Change { put_job: Some((record.id.clone(), job)), ..Change::default() };
+        container.erase(&self.store, change).await?;
         self.index.remove(&record.id);
         let cleared = self.clear(&record.id, &record, volumes).await;
         if cleared.is_ok() {

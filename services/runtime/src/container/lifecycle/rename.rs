@@ -32,9 +32,8 @@ impl Containers {
         }
         let old = live.record.name.clone();
         let reservation = self.index.reserve(name, &container.id)?;
-        let mut record = (*live.record).clone();
-        record.name.clone_from(&reservation.name);
-        self.keep(container, record, |_| {}).await?;
+        let new = reservation.name.clone();
+        container.keep(&self.store, |record| record.name = new, |_| {}).await?;
         reservation.keep();
         self.index.free(&old);
         self.event("rename", &container.record(), &[("oldName", format!("/{old}"))]);

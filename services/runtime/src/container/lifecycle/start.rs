@@ -3,7 +3,7 @@
 
 use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
 
-use super::create::said;
+use super::{create::said, end::decide};
 use crate::{
     container::{
         containers::{Containers, blocking, to_the_end},
@@ -48,7 +48,6 @@ impl Containers {
             }
             _ => {}
         }
-        container.set_stopping(false);
         let result = self.launch(container, Restart::default()).await;
         if let Err((error, code)) = &result {
             self.failed(container, error, *code, false).await;
@@ -58,7 +57,6 @@ impl Containers {
 
     /// The restart policy starts it.
     pub(super) async fn start_again_in_turn(self: &Arc<Self>, container: &Arc<Container>) -> Result<u32> {
-        container.set_stopping(false);
         let restart = container.record().restart;
         let result = self.launch(container, restart).await;
         if let Err((error, code)) = &result {
@@ -69,17 +67,21 @@ impl Containers {
 
     /// Writes down why a start failed.
     async fn failed(self: &Arc<Self>, container: &Arc<Container>, error: &Error, code: i32, again: bool) {
-        let mut record = (*container.record()).clone();
-        record.state.error = error.to_string();
-        record.state.exit_code = code;
-        if record.state.status != Status::Created {
-            record.state.status = Status::Exited;
-        }
-        let wait = if again { self.decide(container, &mut record, Duration::ZERO) } else { None };
+        let mut wait = None;
+        let change = |record: &mut Record| {
+            record.state.error = error.to_string();
+            record.state.exit_code = code;
+            if record.state.status != Status::Created {
+                record.state.status = Status::Exited;
+            }
+            if again {
+                wait = decide(record, Duration::ZERO);
+            }
+        };
         // Those who wait for the start to attach wait in vain.
         container.take_early();
-        let auto_remove = record.spec.auto_remove;
-        if let Err(error) = self.keep(container, record, |live| live.ends += 1).await {
+        let auto_remove = container.record().spec.auto_remove;
+        if let Err(error) = container.note(Some(&self.store), change, |live| live.ends += 1).await {
             tracing::error!(id = container.id, %error, "a failed start cannot be written down");
         }
         if auto_remove && let Err(error) = self.remove_in_turn(container, true).await {
@@ -128,22 +130,25 @@ impl Containers {
                 return Err((error, code));
             }
         };
-        let mut record = (*record).clone();
-        record.state = State {
-            status: Status::Running,
-            pid,
-            started: Some(Time::now()),
-            finished: record.state.finished,
-            ..State::default()
+        let change = |record: &mut Record| {
+            record.state = State {
+                status: Status::Running,
+                pid,
+                started: Some(Time::now()),
+                finished: record.state.finished,
+                ..State::default()
+            };
+            record.networks = attachment.networks;
+            record.ports = attachment.ports;
+            record.restart = restart;
         };
-        record.networks = attachment.networks;
-        record.ports = attachment.ports;
-        record.restart = restart;
-        let kept = self.keep(container, record.clone(), |live| live.task = Some(Arc::clone(&task))).await;
-        if let Err(error) = kept {
-            self.undo_start(&record, &task).await;
-            return Err(other(error));
-        }
+        let record = match container.keep(&self.store, change, |live| live.task = Some(Arc::clone(&task))).await {
+            Ok(record) => record,
+            Err(error) => {
+                self.undo_start(&record, &task).await;
+                return Err(other(error));
+            }
+        };
         self.watch(container, &task);
         self.event("start", &record, &[]);
         Ok(pid)

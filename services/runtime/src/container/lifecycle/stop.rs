@@ -59,12 +59,12 @@ impl Containers {
         let name = if how.signal.is_empty() { &record.spec.stop_signal } else { &how.signal };
         let number = if name.is_empty() { libc::SIGTERM as u32 } else { signal::parse(name)? };
         if record.state.status == Status::Restarting {
-            return self.stop_restarting(container, record).await;
+            return self.stop_restarting(container).await;
         }
         let Some(task) = live.task.as_ref().filter(|_| record.state.status.is_live()) else {
             return Ok(());
         };
-        container.set_stopping(true);
+        self.stopped_by_hand(container).await;
         self.send(container, task, number).await?;
         let seconds = how
             .timeout
@@ -90,7 +90,7 @@ impl Containers {
         let Some(task) = live.task.as_ref().filter(|_| live.record.state.status.is_live()) else {
             return Ok(());
         };
-        container.set_stopping(true);
+        self.stopped_by_hand(container).await;
         self.send(container, task, signal::KILL).await?;
         let ended = container.when(|live| !live.record.state.status.is_live());
         match timeout(KILL_DEADLINE, ended).await {
@@ -117,11 +117,12 @@ impl Containers {
     }
 
     /// It waits for its policy to start it again, which does not come now.
-    async fn stop_restarting(&self, container: &Container, record: &Record) -> Result<()> {
-        let mut record = record.clone();
-        record.state.status = Status::Exited;
-        record.restart.stopped_by_hand = true;
-        self.keep(container, record, |_| {}).await?;
+    async fn stop_restarting(&self, container: &Container) -> Result<()> {
+        let change = |record: &mut Record| {
+            record.state.status = Status::Exited;
+            record.restart.stopped_by_hand = true;
+        };
+        container.keep(&self.store, change, |_| {}).await?;
         self.event("stop", &container.record(), &[]);
         Ok(())
     }
