@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::{
     error::Error,
     held::{Held, Turns},
+    leftovers::Leftovers,
     pull::Flights,
     registry::Registries,
     settings::Settings,
@@ -30,6 +31,7 @@ pub(crate) struct Images {
     pub(crate) flights: Flights,
     pub(crate) uses: Uses,
     pub(crate) held: Held,
+    pub(crate) leftovers: Leftovers,
     /// Who writes which blob.
     pub(crate) turns: Turns,
     /// Who removes which snapshot.
@@ -46,6 +48,7 @@ impl Images {
             flights: Flights::default(),
             uses: Uses::default(),
             held: Held::default(),
+            leftovers: Leftovers::default(),
             turns: Turns::default(),
             removals: Turns::default(),
         }

@@ -10,9 +10,9 @@ mod filter;
 mod grpc;
 mod held;
 mod images;
+mod leftovers;
 mod manifest;
 mod pull;
-mod reconcile;
 mod registry;
 mod removal;
 mod settings;
@@ -51,7 +51,7 @@ pub async fn run(node: Node) -> Result<(), Error> {
     let routes = Routes::new(
         ImagesServer::new(grpc::Service::new(Arc::clone(&images))).max_decoding_message_size(grpc::MAX_MESSAGE),
     );
-    tokio::spawn(reconcile::reconcile(Arc::downgrade(&images)));
+    tokio::spawn(leftovers::look_after(Arc::downgrade(&images)));
     serve::notify_ready();
     Ok(socket.serve(routes).await?)
 }

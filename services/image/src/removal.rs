@@ -9,6 +9,7 @@ use crate::{
     error::Error,
     held::Hold,
     images::{Images, blocking, find_in},
+    leftovers::to_its_end,
     store::{All, Record},
 };
 
@@ -26,7 +27,15 @@ impl Images {
         let (mut removed, gone) = blocking(move || images.remove_record(&text, force)).await?;
         let Some(record) = gone else { return Ok(removed) };
         removed.push(Removed::Deleted(record.id.to_string()));
-        // From the top down, until something is still needed.
+        let images = Arc::clone(self);
+        let removing = async move { Ok(images.remove_stack(&record).await) };
+        removed.extend(to_its_end((), removing).await?);
+        Ok(removed)
+    }
+
+    /// Takes the snapshots of an image away that is gone, from the top down, until one is still needed.
+    async fn remove_stack(&self, record: &Record) -> Vec<Removed> {
+        let mut removed = Vec::new();
         for chain_id in chain_ids(&record.diff_ids).iter().rev() {
             match self.remove_snapshot(chain_id).await {
                 Ok(true) => removed.push(Removed::Deleted(chain_id.to_string())),
@@ -38,7 +47,7 @@ impl Images {
                 }
             }
         }
-        Ok(removed)
+        removed
     }
 
     /// Takes a snapshot away that neither an image nor work under way needs; false where it stays.

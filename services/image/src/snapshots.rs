@@ -97,15 +97,18 @@ impl Snapshots {
         // While the blob arrives its own download has the deadline.
         let late = async {
             let mut arrived = arrived;
-            if arrived.wait_for(|state| state.whole).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-            tokio::time::sleep(UNPACKING).await;
+            // It goes away without that where the blob will never be whole; then there is only a little left to do.
+            let left = if arrived.wait_for(|state| state.whole).await.is_ok() { UNPACKING } else { LONG };
+            tokio::time::sleep(left).await;
+            left
         };
         let (mut applying, mut late) = (pin!(applying), pin!(late));
         tokio::select! {
             result = &mut applying => result,
-            () = &mut late => Err(failed(Status::deadline_exceeded(format!("{diff_id} is not unpacked after an hour")))),
+            left = &mut late => {
+                let minutes = left.as_secs() / 60;
+                Err(failed(Status::deadline_exceeded(format!("layer {diff_id} is not unpacked after {minutes} minutes"))))
+            }
         }
     }
 

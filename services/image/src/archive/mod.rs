@@ -16,7 +16,9 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     error::Error,
+    held::Hold,
     images::{Images, blocking},
+    leftovers::{Work, to_its_end},
     snapshots::Arrived,
 };
 
@@ -27,6 +29,7 @@ pub(crate) async fn load(
     platform: Platform,
     name: Option<Reference>,
 ) -> Result<Vec<(Digest, Vec<Reference>)>, Error> {
+    let work = Work::begin(images).await;
     let spooling = Arc::clone(images);
     let contents = blocking(move || contents::spool(&spooling.store.blobs, data)).await?;
     let finding = Arc::clone(images);
@@ -34,7 +37,8 @@ pub(crate) async fn load(
         let found = found::find(&contents, &platform, name.as_ref())?;
         // Held before it is there, until the records name it.
         let all = |image: &Found| image.record.blobs().cloned().collect::<Vec<_>>();
-        let found: Vec<_> = found.into_iter().map(|image| (finding.held.hold(all(&image)), image)).collect();
+        let hold = |image: &Found| Arc::new(finding.held.hold(all(image)));
+        let found: Vec<_> = found.into_iter().map(|image| (hold(&image), image)).collect();
         Ok((Arc::new(contents), found))
     })
     .await?;
@@ -44,29 +48,33 @@ pub(crate) async fn load(
     for (hold, image) in found {
         brought.extend(image.record.blobs().cloned().collect::<Vec<_>>());
         let (id, names) = (image.record.id.clone(), image.names.clone());
-        result = one(images, &contents, image).await;
+        result = one(images, &contents, image, (&work, &hold)).await;
         drop(hold);
         if result.is_err() {
             break;
         }
         loaded.push((id, names));
     }
-    let (discarding, full) = (Arc::clone(images), result.as_ref().is_err_and(Error::is_no_space));
+    let discarding = Arc::clone(images);
     blocking(move || {
         drop(contents);
         discarding.discard(brought.iter())
     })
     .await?;
-    if full && images.held.still().is_empty() {
-        images.snapshots.forget().await;
-    }
+    work.end(result.is_ok()).await;
     result.map(|()| loaded)
 }
 
 /// Makes one image of the archive visible.
-async fn one(images: &Arc<Images>, contents: &Arc<Contents>, image: Found) -> Result<(), Error> {
+async fn one(
+    images: &Arc<Images>,
+    contents: &Arc<Contents>,
+    image: Found,
+    (work, hold): (&Arc<Work>, &Arc<Hold>),
+) -> Result<(), Error> {
     let Found { mut record, documents, layers, names } = image;
-    let _stack = images.hold_stack(&record.diff_ids).await;
+    // Whatever is under way when this load is given up keeps all of this until it has ended.
+    let kept = (Arc::new(images.hold_stack(&record.diff_ids).await), Arc::clone(hold), Arc::clone(work));
     // What other images have of the same layers already; held before it is looked for.
     let known: Vec<Option<Digest>> = record.diff_ids.iter().map(|diff_id| images.blob_of_layer(diff_id)).collect();
     let _known = images.held.hold(known.iter().flatten().cloned());
@@ -94,10 +102,14 @@ async fn one(images: &Arc<Images>, contents: &Arc<Contents>, image: Found) -> Re
         sizes.insert(diff_id.clone(), applied);
     }
     record.size = sizes.values().sum();
-    if !record.diff_ids.is_empty() {
-        images.snapshots.compose(&record.diff_ids).await?;
-    }
-    images.record(record, documents, names).await.map(|_| ())
+    let images = Arc::clone(images);
+    let ending = async move {
+        if !record.diff_ids.is_empty() {
+            images.snapshots.compose(&record.diff_ids).await?;
+        }
+        images.record(record, documents, names).await.map(|_| ())
+    };
+    to_its_end(kept, ending).await
 }
 
 /// Moves an image's files into the content store.

@@ -6,7 +6,7 @@ use berth_core::Digest;
 use berth_proto::berth::image::v1::{LayerProgress, layer_progress::Phase, pull_progress::Message};
 use tokio::sync::{Semaphore, watch};
 
-use super::{Progress, download};
+use super::{Progress, download, ending::Ending};
 use crate::{
     error::Error,
     images::{Images, blocking},
@@ -22,6 +22,8 @@ pub(super) struct Job<'a> {
     pub(super) progress: &'a Progress,
     /// Downloads at the same time.
     pub(super) slots: &'a Semaphore,
+    /// Ends the other parts when one fails.
+    pub(super) ending: Ending,
 }
 
 pub(super) fn say(progress: &Progress, layer: &Descriptor, phase: Phase, current: u64) {
@@ -29,16 +31,16 @@ pub(super) fn say(progress: &Progress, layer: &Descriptor, phase: Phase, current
     progress.tell(Message::Layer(LayerProgress { digest, phase: phase.into(), current, total }));
 }
 
-/// Brings a blob here. What is known of its arrival goes to `arrived`.
+/// Brings a blob here. What is known of its arrival goes to `arrived`. When this answers nobody writes to its file any more.
 pub(super) async fn fetch(
     job: &Job<'_>,
     descriptor: &Descriptor,
     arrived: Option<&watch::Sender<Arrived>>,
 ) -> Result<(), Error> {
     // Two pulls that need the same blob: the second finds it here.
-    let turn = job.images.turns.wait(&descriptor.digest).await;
+    let turn = job.ending.unless(job.images.turns.wait(&descriptor.digest)).await?;
     if job.images.store.blobs.find(&descriptor.digest).is_none() {
-        let _slot = job.slots.acquire().await.map_err(|_| Error::Cancelled)?;
+        let _slot = job.ending.unless(job.slots.acquire()).await?.map_err(|_| Error::Cancelled)?;
         download::download(job, descriptor, arrived, turn).await?;
     }
     if let Some(arrived) = arrived {
@@ -48,14 +50,33 @@ pub(super) async fn fetch(
 }
 
 /// Brings a layer here and lays it down, side by side; answers with its diff ID, the blob that holds it and the bytes
-/// of its tar. `other` is a blob of the same layer that another image has.
+/// of its tar; with nothing where it failed, or another part did: why, the job's ending says. Neither this process nor the
+/// snapshotter is at work on it any more when this answers. `other` is a blob of the same layer that another image has.
 pub(super) async fn layer(
     job: &Job<'_>,
     layer: &Descriptor,
     diff_id: &Digest,
     here: bool,
     other: Option<&Digest>,
+) -> Option<(Digest, Digest, u64)> {
+    match try_layer(job, layer, diff_id, here, other).await {
+        Ok(laid) => Some(laid),
+        Err(error) => {
+            job.ending.fail(error);
+            None
+        }
+    }
+}
+
+async fn try_layer(
+    job: &Job<'_>,
+    layer: &Descriptor,
+    diff_id: &Digest,
+    here: bool,
+    other: Option<&Digest>,
 ) -> Result<(Digest, Digest, u64), Error> {
+    // One whose turn comes after the end is not begun.
+    job.ending.unless(std::future::ready(())).await?;
     let (blobs, progress) = (&job.images.store.blobs, job.progress);
     if here && let Some(blob) = [Some(&layer.digest), other].into_iter().flatten().find(|b| blobs.find(b).is_some()) {
         say(progress, layer, Phase::Exists, layer.size);
@@ -63,14 +84,19 @@ pub(super) async fn layer(
     }
     say(progress, layer, Phase::Waiting, 0);
     let (sender, arrived) = watch::channel(Arrived::default());
-    let fetching = async {
-        fetch(job, layer, Some(&sender)).await?;
-        say(progress, layer, Phase::Unpacking, layer.size);
-        Ok(())
+    // The sender goes with it: where the blob is not whole by then, the snapshotter lays nothing down, and answers.
+    let fetching = async move {
+        match fetch(job, layer, Some(&sender)).await {
+            Ok(()) => say(progress, layer, Phase::Unpacking, layer.size),
+            Err(error) => job.ending.fail(error),
+        }
     };
-    let applying = apply(job, layer, diff_id, arrived);
-    // Whichever fails first says why, and ends the other.
-    let ((), size) = futures::try_join!(fetching, applying)?;
+    let applying = async {
+        let applied = apply(job, layer, diff_id, arrived).await;
+        applied.map_err(|error| job.ending.fail(error)).ok()
+    };
+    let ((), size) = futures::join!(fetching, applying);
+    let size = size.ok_or(Error::Cancelled)?;
     say(progress, layer, Phase::Complete, layer.size);
     Ok((diff_id.clone(), layer.digest.clone(), size))
 }
@@ -87,11 +113,12 @@ async fn apply(
         let Ok(begun) = arrived.wait_for(|a| a.bytes > 0 || a.whole).await.map(|a| *a) else {
             return Err(Error::Cancelled);
         };
-        let (images, digest) = (Arc::clone(job.images), layer.digest.clone());
-        let link = blocking(move || images.store.blobs.link(&digest)).await?;
-        let applied =
-            job.images.snapshots.apply(diff_id, link.path(), &layer.media_type, layer.size, arrived.clone()).await;
-        match applied {
+        let attempt = async {
+            let (images, digest) = (Arc::clone(job.images), layer.digest.clone());
+            let link = blocking(move || images.store.blobs.link(&digest)).await?;
+            job.images.snapshots.apply(diff_id, link.path(), &layer.media_type, layer.size, arrived.clone()).await
+        };
+        match attempt.await {
             Err(error) if !error.is_no_space() => {
                 // Bytes are wrong or right only when all of them are there.
                 let settled = arrived.wait_for(|a| a.whole || a.generation != begun.generation).await.map(|a| *a);

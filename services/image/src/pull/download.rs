@@ -60,8 +60,8 @@ pub(super) async fn download(
         let (back, result) = download.attempt(session, partial).await;
         partial = back.ok_or(Error::Panicked { what: "writing a blob" })?;
         let Err(Attempt { error, retry }) = result else { break };
-        if matches!(error, Error::Io { .. }) {
-            return Err(error);
+        if matches!(error, Error::Io { .. } | Error::Cancelled) {
+            return Err(given_up(partial, &path, error));
         }
         let brought = partial.length().saturating_sub(before);
         fruitless = if brought >= LEAST { 0 } else { fruitless + 1 };
@@ -73,7 +73,9 @@ pub(super) async fn download(
                 let (is, of) = (partial.length(), descriptor.size);
                 let text = format!("{error}; going on at {is} of {of} bytes in {:.1} s", wait.as_secs_f64());
                 job.progress.tell(Message::Notice(text));
-                tokio::time::sleep(wait).await;
+                if let Err(ended) = job.ending.unless(tokio::time::sleep(wait)).await {
+                    return Err(given_up(partial, &path, ended));
+                }
             }
             // Wrong content, or none: another host may do better.
             (_, Some(next)) => {
@@ -81,12 +83,21 @@ pub(super) async fn download(
                 (at, fruitless) = (at + 1, 0);
                 partial.mixed |= partial.length() > 0;
             }
-            (_, None) => return Err(error),
+            (_, None) => return Err(given_up(partial, &path, error)),
         }
     }
     let (images, digest) = (Arc::clone(job.images), descriptor.digest.clone());
     // The turn is kept until the name is right.
     blocking(move || images.store.blobs.verified(&digest).map(|_| drop(partial))).await
+}
+
+/// What has arrived stays for the next pull; a file of nothing does not.
+fn given_up(partial: Partial, path: &Path, error: Error) -> Error {
+    if partial.length() == 0 {
+        // The turn for it is still ours. One that stays behind is swept later.
+        let _ = std::fs::remove_file(path);
+    }
+    error
 }
 
 impl Download<'_> {
@@ -116,14 +127,18 @@ impl Download<'_> {
         let (descriptor, from) = (self.descriptor, partial.length());
         let mut partial = partial;
         if from < descriptor.size || from == 0 {
-            let answer = match session.blob(&descriptor.digest, from).await {
+            let ending = &self.job.ending;
+            let asked = ending.unless(session.blob(&descriptor.digest, from)).await;
+            let answer = match asked.map_err(Attempt::last).flatten() {
                 Ok(answer) => answer,
                 Err(attempt) => return (Some(partial), Err(attempt)),
             };
             let (chunks, queue) = mpsc::channel::<Bytes>(QUEUE);
             let arrived = self.arrived.cloned();
             let writing = tokio::task::spawn_blocking(move || partial.write(queue, arrived.as_ref()));
-            let received = self.receive(session, answer, from, chunks).await;
+            let received = ending.unless(self.receive(session, answer, from, chunks)).await;
+            let received = received.map_err(Attempt::last).flatten();
+            // However that ended, nothing more comes: the writer ends, and only then is the file nobody's.
             let Ok((back, written)) = writing.await else {
                 return (None, Err(Attempt::last(Error::Panicked { what: "writing a blob" })));
             };

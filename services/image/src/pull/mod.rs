@@ -3,6 +3,7 @@
 
 mod blob;
 mod download;
+mod ending;
 mod partial;
 mod resolve;
 mod retry;
@@ -17,14 +18,16 @@ use berth_core::{Digest, Kind};
 use berth_proto::berth::image::v1::{PlannedLayer, PullPlan, layer_progress::Phase, pull_progress::Message};
 use blob::{Job, say};
 use bytes::Bytes;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, stream};
 use resolve::Resolved;
 pub(crate) use shared::{Event, Flights, Progress, Wanted};
 use tokio::sync::Semaphore;
 
 use crate::{
     error::{Error, readable},
+    held::Hold,
     images::{Images, blocking},
+    leftovers::{Work, to_its_end},
     manifest::{self, Config, Descriptor},
     store::Record,
 };
@@ -49,10 +52,11 @@ pub(crate) async fn pull(images: &Arc<Images>, wanted: &Wanted, progress: &Progr
         sessions.push(images.registries.session(host, &wanted.reference, wanted.credentials.as_ref()));
     }
     let resolved = resolve::resolve(sessions, wanted, progress).await?;
+    let work = Work::begin(images).await;
     // Held until the record is there: nothing of this may be taken for garbage.
     let content: Vec<Digest> = resolved.content().cloned().collect();
-    let hold = images.held.hold(content.clone());
-    let result = bring(images, wanted, &resolved, progress).await;
+    let hold = Arc::new(images.held.hold(content.clone()));
+    let result = bring(images, wanted, &resolved, progress, (&work, &hold)).await;
     drop(hold);
     let full = result.as_ref().is_err_and(Error::is_no_space);
     let (sweeping, done) = (Arc::clone(images), result.is_ok());
@@ -61,21 +65,14 @@ pub(crate) async fn pull(images: &Arc<Images>, wanted: &Wanted, progress: &Progr
         if full || done {
             sweeping.discard(content.iter())?;
         }
-        sweeping.store.blobs.prune(&|digest| sweeping.held.still().holds(digest))
+        sweeping.prune()
     });
     if let Err(error) = swept.await {
         tracing::warn!(%error, "garbage could not be deleted now; the next start tries again");
     }
-    match result {
-        Err(error) if full => {
-            let idle = images.held.still().is_empty();
-            if idle {
-                images.snapshots.forget().await;
-            }
-            Err(no_space(images, &resolved, error))
-        }
-        result => result,
-    }
+    // Before it is said how it ended, so that there is room again when somebody acts on it.
+    work.end(done).await;
+    result.map_err(|error| if full { no_space(images, &resolved, error) } else { error })
 }
 
 /// A full disk, with how much is needed; what there is to say about the room is known only when all is put back.
@@ -102,10 +99,11 @@ async fn bring(
     wanted: &Wanted,
     resolved: &Resolved,
     progress: &Progress,
+    (work, hold): (&Arc<Work>, &Arc<Hold>),
 ) -> Result<Pulled, Error> {
     let manifest = &resolved.manifest;
     let slots = Semaphore::new(images.settings.max_concurrent_downloads.max(1));
-    let job = Job { images, sessions: &resolved.sessions, progress, slots: &slots };
+    let job = Job { images, sessions: &resolved.sessions, progress, slots: &slots, ending: Default::default() };
     let reference = &wanted.reference;
     let config_bytes = small_blob(&job, &manifest.config).await?;
     let what = reference.familiar();
@@ -127,11 +125,13 @@ async fn bring(
     let (name, digest) = (reference.to_string(), resolved.named.to_string());
     progress.tell(Message::Plan(PullPlan { name, digest, layers: planned.collect() }));
 
-    let _stack = images.hold_stack(&diff_ids).await;
+    // Whatever is under way when this pull is given up keeps all of this until it has ended.
+    let kept = (Arc::new(images.hold_stack(&diff_ids).await), Arc::clone(hold), Arc::clone(work));
     let mut round = 1;
     let (layers, size) = loop {
         let laid = lay_down(&job, &manifest.config.digest, &manifest.layers, &diff_ids).await?;
-        match images.snapshots.compose(&diff_ids).await {
+        let (composing, stack) = (Arc::clone(images), diff_ids.clone());
+        match to_its_end(kept.clone(), async move { composing.snapshots.compose(&stack).await }).await {
             Ok(()) => break laid,
             Err(Error::Snapshotter(failure))
                 if round < ROUNDS && matches!(failure.kind, Kind::NotFound | Kind::Aborted) =>
@@ -156,7 +156,8 @@ async fn bring(
     };
     // A name with a digest names that one image for ever: it is no tag.
     let names = if reference.digest().is_some() { Vec::new() } else { vec![reference.clone()] };
-    let changed = images.record(record, resolved.documents.clone(), names).await?;
+    let (recording, documents) = (Arc::clone(images), resolved.documents.clone());
+    let changed = to_its_end(kept, async move { recording.record(record, documents, names).await }).await?;
     Ok(Pulled { id: manifest.config.digest.clone(), changed, digest: resolved.named.clone() })
 }
 
@@ -171,7 +172,8 @@ async fn small_blob(job: &Job<'_>, descriptor: &Descriptor) -> Result<Bytes, Err
     blocking(move || images.store.blobs.read(&digest)).await.map(Bytes::from)
 }
 
-/// Brings all layers here and lays them down; answers with the blobs that hold them and the bytes of their tars.
+/// Brings all layers here and lays them down; answers with the blobs that hold them and the bytes of their tars. Also
+/// where one fails, this waits until all have ended: what is done about the failure then must not be overtaken.
 async fn lay_down(
     job: &Job<'_>,
     id: &Digest,
@@ -204,8 +206,10 @@ async fn lay_down(
     }
     // The lowest first. More at once than are downloaded: while one is unpacked, the next arrives.
     let abreast = 2 * images.settings.max_concurrent_downloads.max(1);
-    let laid: Vec<(Digest, Digest, u64)> = stream::iter(work).buffer_unordered(abreast).try_collect().await?;
-    let laid: BTreeMap<Digest, (Digest, u64)> = laid.into_iter().map(|(id, blob, size)| (id, (blob, size))).collect();
+    let laid: Vec<Option<_>> = stream::iter(work).buffer_unordered(abreast).collect().await;
+    job.ending.reason()?;
+    let laid: BTreeMap<Digest, (Digest, u64)> =
+        laid.into_iter().flatten().map(|(id, blob, size)| (id, (blob, size))).collect();
     let size = laid.values().map(|(_, size)| size).sum();
     Ok((diff_ids.iter().filter_map(|diff_id| Some(laid.get(diff_id)?.0.clone())).collect(), size))
 }

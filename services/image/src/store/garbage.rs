@@ -51,6 +51,20 @@ impl Blobs {
         self.prune(&|_| false)
     }
 
+    /// Content that was made durable for a record that was never made waits with what is half there. Nobody must be at
+    /// work.
+    pub(crate) fn unsettle(&self, referenced: &HashSet<Digest>) -> Result<(), Error> {
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            for (path, name) in list(&self.root().join("blobs").join(algorithm.name()))? {
+                let digest: Option<Digest> = format!("{}:{name}", algorithm.name()).parse().ok();
+                if let Some(digest) = digest.filter(|digest| !referenced.contains(digest)) {
+                    gone(fs::rename(&path, self.whole(&digest)), &path)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Deletes what was cut off long ago, and of the rest the oldest beyond what may wait. What `needed` says stays.
     pub(crate) fn prune(&self, needed: &dyn Fn(&Digest) -> bool) -> Result<(), Error> {
         let mut waiting = Vec::new();

@@ -4,7 +4,7 @@ use futures::future::join_all;
 
 use crate::{
     made::{Layer, Made},
-    upstream::Upstream,
+    upstream::{Fault, Upstream},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,4 +84,26 @@ async fn what_waits_for_nobody_goes_after_a_day() {
     }
     node.start_again();
     assert_eq!(node.ingest(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_that_fails_or_is_given_up_leaves_nothing_laid_down() {
+    let (upstream, node) = Upstream::with_node("").await;
+    let made = Made::new(&[Layer::noise(1, 300_000).gzip(), Layer::noise(2, 300_000)]);
+    let reference = upstream.image("a:1", &made);
+    let last = made.layers[1].digest().to_string();
+    // The last is refused when the first is being laid down, or is.
+    upstream.fail(move |asked| asked.path.contains(&last).then(|| Fault::Status(400, String::new(), String::new())));
+    node.pull(&reference).await.failure();
+    assert_eq!((node.directories(), node.blobs()), (0, 0));
+    upstream.well();
+    upstream.allow(100_000);
+    let stream = node.begin(&reference).await;
+    upstream.stopped(1).await;
+    drop(stream);
+    node.when(|| node.directories() == 0);
+    assert_eq!(node.blobs(), 0);
+    upstream.allow(u64::MAX);
+    node.pull(&reference).await.done();
+    assert_eq!((node.directories(), node.ingest()), (4, Vec::new()));
 }

@@ -13,6 +13,7 @@ mod manifests;
 mod mirrors;
 mod names;
 mod node;
+mod patience;
 mod place;
 mod real;
 mod refused;

@@ -6,7 +6,6 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Stdio},
     sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
 };
 
 use berth_core::{Failure, config::Node as Config, connect};
@@ -17,17 +16,19 @@ use berth_proto::berth::image::v1::{
 use tempfile::TempDir;
 use tonic::{Status, Streaming};
 
-use crate::place::Place;
+use crate::{
+    patience::{PATIENCE, Watchdog, watched},
+    place::Place,
+};
 
 const CHILD: &str = "BERTH_TEST_SERVICE";
-/// Nothing here takes so long; a test that waits in vain ends.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) struct Node {
     pub(crate) directory: TempDir,
     pub(crate) place: Place,
     image: Child,
     snapshotter: Child,
+    _watchdog: Watchdog,
 }
 
 /// What a pull said, and how it ended.
@@ -92,7 +93,9 @@ impl Node {
         fs::write(directory.path().join("config.toml"), text).unwrap();
         let snapshotter = spawn(&place, directory.path(), "snapshotter");
         let image = spawn(&place, directory.path(), "image");
-        Self { directory, place, image, snapshotter }
+        let log = directory.path().join("image.log");
+        let watchdog = Watchdog::new(move || end_of(&log));
+        Self { directory, place, image, snapshotter, _watchdog: watchdog }
     }
 
     /// Kills the service as a power cut would.
@@ -148,16 +151,29 @@ impl Node {
     /// arrives or goes.
     pub(crate) fn when(&self, is: impl Fn() -> bool) {
         use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-        let inotify = Inotify::init(InitFlags::IN_CLOEXEC).unwrap();
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).unwrap();
         for directory in ["snapshotter/vfs", "snapshotter/vfs/trash", "image/ingest"] {
             let events = AddWatchFlags::IN_MOVED_FROM | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MODIFY;
             inotify.add_watch(&self.root().join(directory), events).unwrap();
         }
-        tokio::task::block_in_place(|| {
-            while !is() {
-                inotify.read_events().unwrap();
-            }
-        });
+        tokio::task::block_in_place(|| watched(&inotify, is, || self.there()));
+    }
+
+    /// Bytes in use on the file system of the services' directories.
+    pub(crate) fn used(&self) -> u64 {
+        let stat = rustix::fs::statvfs(self.root()).unwrap();
+        (stat.f_blocks - stat.f_bfree) * stat.f_frsize
+    }
+
+    /// What is on disk now, for a test that fails.
+    fn there(&self) -> String {
+        let mut there = format!("{} bytes are used", self.used());
+        for directory in ["snapshotter/vfs", "snapshotter/vfs/trash", "image/ingest", "image/blobs/sha256"] {
+            let entries = fs::read_dir(self.root().join(directory)).into_iter().flatten().flatten();
+            let entries = entries.map(|e| (e.file_name(), e.metadata().map_or(0, |metadata| metadata.len())));
+            there += &format!("\n{directory}: {:?}", entries.collect::<Vec<_>>());
+        }
+        there + "\n" + &end_of(&self.directory.path().join("snapshotter.log"))
     }
 
     /// Everything that the service has logged since it was started.
@@ -227,11 +243,16 @@ impl Drop for Node {
             let _ = child.wait();
         }
         if std::thread::panicking() {
-            let log = self.log();
-            let lines: Vec<&str> = log.lines().collect();
-            eprintln!("---- the service's log\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+            eprintln!("{}", end_of(&self.directory.path().join("image.log")));
         }
     }
+}
+
+/// The last that a service has logged.
+fn end_of(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    format!("---- {}\n{}", log.display(), lines[lines.len().saturating_sub(40)..].join("\n"))
 }
 
 /// Reads a pull to its end.
@@ -278,8 +299,9 @@ fn spawn(place: &Place, directory: &Path, part: &str) -> Child {
         let _ = rustix::event::poll(&mut wait, None);
         let _ = tell.send_to(b"ended", &socket);
     });
+    notified.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut word = [0; 64];
-    let length = notified.recv(&mut word).unwrap();
+    let length = notified.recv(&mut word).expect("it says that it is ready, or ends");
     if !word[..length].starts_with(b"READY=1") {
         child.wait().unwrap();
         panic!("{}", fs::read_to_string(directory.join(format!("{part}.log"))).unwrap());

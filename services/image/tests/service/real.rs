@@ -11,6 +11,7 @@ use crate::{
     archives::layout,
     made::{Layer, Made},
     node::Node,
+    patience::PATIENCE,
     place::Place,
 };
 
@@ -42,12 +43,20 @@ impl Registry {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let line = lines.by_ref().map(Result::unwrap).find(|line| line.contains("listening on ")).unwrap();
-        let address = line.split("listening on ").nth(1).unwrap();
-        let address = address.split(['"', ' ']).next().unwrap().to_owned();
-        std::thread::spawn(move || lines.for_each(drop));
-        Self(child, address)
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            // All of it: a full pipe would stop the registry.
+            for line in lines.map_while(Result::ok) {
+                if let Some((_, address)) = line.split_once("listening on ") {
+                    let _ = tell.send(address.split(['"', ' ']).next().unwrap().to_owned());
+                }
+            }
+        });
+        let address = told.recv_timeout(PATIENCE);
+        let registry = Self(child, address.clone().unwrap_or_default());
+        address.expect("the registry says where it listens");
+        registry
     }
 }
 

@@ -18,13 +18,6 @@ fn small(bytes: u64) -> (Upstream, Node) {
     (upstream, Node::start_in(place, directory, ""))
 }
 
-/// Bytes in use on the node's disk.
-fn used(node: &Node) -> u64 {
-    let root = format!("/proc/{}/root{}", node.pid(), node.directory.path().join("root").display());
-    let stat = rustix::fs::statvfs(root).unwrap();
-    (stat.f_blocks - stat.f_bfree) * stat.f_frsize
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_fit_is_not_begun() {
     let (upstream, node) = small(20 << 20);
@@ -42,7 +35,7 @@ async fn a_disk_that_fills_is_as_it_was_afterwards() {
     let (upstream, node) = small(40 << 20);
     let kept = upstream.image("kept:1", &Made::new(&[Layer::plain("a", b"b")]));
     node.pull(&kept).await.done();
-    let before = used(&node);
+    let before = node.used();
     // It fits as it arrives, and not unpacked: 24 MiB of blobs, and as much again.
     let layers: Vec<Layer> = (1..=3).map(|n| Layer::noise(n, 8 << 20)).collect();
     let reference = upstream.image("a:1", &Made::new(&layers));
@@ -50,7 +43,7 @@ async fn a_disk_that_fills_is_as_it_was_afterwards() {
     assert_eq!((failure.kind, failure.reason.as_str()), (Kind::ResourceExhausted, "NO_SPACE"), "{failure}");
     assert!(failure.message.contains("25.2 MB compressed"), "{failure}");
     assert_eq!(node.ingest(), Vec::<String>::new());
-    node.when(|| used(&node) <= before + (1 << 20));
+    node.when(|| node.used() <= before + (1 << 20));
     assert!(node.get(&kept).await.is_ok() && node.get(&reference).await.is_err());
     let small = upstream.image("small:1", &Made::new(&[Layer::noise(7, 8 << 20)]));
     node.pull(&small).await.done();

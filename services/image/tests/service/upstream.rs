@@ -23,6 +23,7 @@ use tokio::{
 use crate::{
     made::{INDEX, Made},
     node::Node,
+    patience::reached,
     place::Place,
 };
 
@@ -204,12 +205,12 @@ impl Upstream {
 
     /// Until so many bodies have stopped.
     pub(crate) async fn stopped(&self, bodies: usize) {
-        self.state.waiting.subscribe().wait_for(|waiting| *waiting >= bodies).await.unwrap();
+        reached(&self.state.waiting, |waiting| *waiting >= bodies).await;
     }
 
     /// Until so many clients went away in the middle of a body.
     pub(crate) async fn left(&self, clients: usize) {
-        self.state.left.subscribe().wait_for(|left| *left >= clients).await.unwrap();
+        reached(&self.state.left, |left| *left >= clients).await;
     }
 
     pub(crate) fn asked(&self) -> Vec<Asked> {
