@@ -20,6 +20,21 @@ const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 
+/// What old clients call a configuration, or registries in its place; what is in it decides.
+const VAGUE_CONFIGS: [&str; 3] = ["application/octet-stream", "application/json", "text/html"];
+/// Layers that can be laid down. The compression is found out from the first bytes, whatever stands here.
+const LAYERS: [&str; 6] = [
+    OCI_LAYER,
+    "application/vnd.oci.image.layer.v1.tar+gzip",
+    "application/vnd.oci.image.layer.v1.tar+zstd",
+    "application/vnd.docker.image.rootfs.diff.tar",
+    "application/vnd.docker.image.rootfs.diff.tar.gzip",
+    "application/vnd.docker.image.rootfs.diff.tar.zstd",
+];
+/// Layers that lie elsewhere than in the registry, because their owner does not let others hand them on.
+const FOREIGN: [&str; 2] =
+    ["application/vnd.docker.image.rootfs.foreign.diff.", "application/vnd.oci.image.layer.nondistributable."];
+
 /// What a registry is asked for.
 pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
                                  application/vnd.docker.distribution.manifest.list.v2+json, \
@@ -137,24 +152,49 @@ pub(crate) fn parse(bytes: &[u8], content_type: &str, what: &str) -> Result<Docu
         }
         return Ok(Document::Index(Index { manifests }));
     }
-    let (Some(config), Some(layers)) = (wire.config, wire.layers) else {
-        return Err(unusable("it has neither manifests nor a configuration and layers".into()));
+    let artifact = |kind: &str| unusable(format!("it is no runnable image but an artifact of the type {kind}"));
+    let (config, layers) = match (wire.config, wire.layers, &wire.artifact_type) {
+        (Some(config), Some(layers), _) => (config, layers),
+        (_, _, Some(kind)) => return Err(artifact(kind)),
+        _ => return Err(unusable("it has neither manifests nor a configuration and layers".into())),
     };
-    if config.media_type != OCI_CONFIG && config.media_type != DOCKER_CONFIG {
-        let kind = wire.artifact_type.unwrap_or(config.media_type);
-        return Err(unusable(format!("it is no runnable image but an artifact of the type {kind}")));
+    if ![OCI_CONFIG, DOCKER_CONFIG].iter().chain(&VAGUE_CONFIGS).any(|known| *known == config.media_type) {
+        return Err(artifact(wire.artifact_type.as_deref().unwrap_or(&config.media_type)));
     }
     if layers.len() > MAX_LAYERS {
         return Err(unusable(format!("it has {} layers; at most {MAX_LAYERS} can be mounted", layers.len())));
     }
-    if let Some(layer) = layers.iter().find(|layer| layer.media_type.ends_with("+encrypted")) {
-        return Err(unusable(format!("its layer {} is encrypted", layer.digest)));
+    // Said before anything of it is fetched.
+    if let Some(why) = layers.iter().find_map(refusal) {
+        return Err(unusable(why));
     }
     let media_type = wire.media_type.unwrap_or_else(|| match content_type {
         DOCKER_MANIFEST => DOCKER_MANIFEST.into(),
         _ => OCI_MANIFEST.into(),
     });
     Ok(Document::Manifest(Manifest { media_type, config, layers }))
+}
+
+/// Why a layer cannot be laid down.
+fn refusal(layer: &Descriptor) -> Option<String> {
+    let Descriptor { media_type, digest, .. } = layer;
+    if LAYERS.contains(&media_type.as_str()) {
+        return None;
+    }
+    Some(if media_type.ends_with("+encrypted") {
+        format!("its layer {digest} is encrypted ({media_type}), and there is no key for it here")
+    } else if FOREIGN.iter().any(|foreign| media_type.starts_with(foreign)) {
+        format!(
+            "its layer {digest} is not to be had from registries ({media_type}), as with base images of Windows, whose \
+             owner hands them out alone; images for Linux have no such layers: pull another, or build it anew on a base \
+             that has none"
+        )
+    } else {
+        format!(
+            "its layer {digest} is of the type {media_type:?}, which is no layer of files (a tar of OCI or Docker, plain \
+             or with gzip or zstd)"
+        )
+    })
 }
 
 impl Index {
@@ -266,7 +306,36 @@ mod tests {
             r#"{{"schemaVersion":2,"config":{{"mediaType":"application/vnd.cncf.helm.config.v1+json","digest":"{DIGEST}","size":2}},"layers":[]}}"#
         );
         assert!(refuse(&helm, "").contains("helm"));
+        let signature = r#"{"schemaVersion":2,"artifactType":"application/vnd.example.signature","blobs":[]}"#;
+        assert!(refuse(signature, "").contains("an artifact of the type application/vnd.example.signature"));
         let lying = format!(r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[]}}"#);
         assert!(refuse(&lying, OCI_MANIFEST).contains("came as"));
+    }
+
+    #[test]
+    fn layers_are_files_in_a_tar_or_refused_by_name() {
+        let image = |config: &str, layer: &str| {
+            let text = format!(
+                r#"{{"schemaVersion":2,"config":{{"mediaType":"{config}","digest":"{DIGEST}","size":2}},
+                "layers":[{{"mediaType":"{layer}","digest":"{DIGEST}","size":2}}]}}"#
+            );
+            parse(text.as_bytes(), "", "x").map(|_| ()).map_err(|error| error.to_string())
+        };
+        for config in [OCI_CONFIG, DOCKER_CONFIG, "application/octet-stream"] {
+            for layer in LAYERS {
+                image(config, layer).unwrap();
+            }
+        }
+        for (layer, why) in [
+            ("application/vnd.oci.image.layer.v1.tar+gzip+encrypted", "is encrypted"),
+            ("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", "as with base images of Windows"),
+            ("application/vnd.oci.image.layer.nondistributable.v1.tar+zstd", "as with base images of Windows"),
+            ("application/vnd.oci.image.layer.v1.squashfs", "which is no layer of files"),
+            ("application/vnd.in-toto+json", "which is no layer of files"),
+            ("", "of the type \"\""),
+        ] {
+            let said = image(OCI_CONFIG, layer).unwrap_err();
+            assert!(said.contains(why) && said.contains(layer) && said.contains(DIGEST), "{said}");
+        }
     }
 }

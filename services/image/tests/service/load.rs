@@ -203,6 +203,12 @@ async fn hostile_and_broken_archives_are_refused() {
             "0 layers and 2 diff IDs",
         ),
     ];
+    let squashed = made.edited("application/vnd.oci.image.layer.v1.tar", "application/x-squashfs");
+    let cases = cases.into_iter().chain([(
+        "a layer of another sort",
+        layout(&[(&squashed, json!({}))]),
+        "of the type \"application/x-squashfs",
+    )]);
     for (what, archive, why) in cases {
         let failure = node.refused(&archive).await;
         assert!(failure.message.contains(why), "{what}: {failure}");

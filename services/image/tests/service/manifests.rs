@@ -126,7 +126,14 @@ async fn what_is_no_image_is_refused_with_a_sentence() {
     let helm = made.edited("application/vnd.oci.image.config.v1+json", "application/vnd.cncf.helm.config.v1+json");
     let both = made.edited("\"layers\":", "\"manifests\":[],\"layers\":");
     let encrypted = made.edited("tar+gzip", "tar+gzip+encrypted");
+    let typed = |layer: &str| made.edited("application/vnd.oci.image.layer.v1.tar+gzip", layer).manifest;
     let cases = [
+        (
+            typed("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"),
+            MANIFEST,
+            "as with base images of Windows",
+        ),
+        (typed("application/vnd.oci.image.layer.v1.squashfs"), MANIFEST, "application/vnd.oci.image.layer.v1.squashfs"),
         (helm.manifest, MANIFEST, "no runnable image but an artifact of the type application/vnd.cncf.helm"),
         (
             br#"{"schemaVersion":1,"name":"x","fsLayers":[]}"#.to_vec(),
@@ -144,6 +151,7 @@ async fn what_is_no_image_is_refused_with_a_sentence() {
         assert_eq!(failure.kind, Kind::InvalidArgument, "{}", failure.message);
         assert!(failure.message.contains(why), "{}", failure.message);
     }
+    assert_eq!(upstream.count("/blobs/"), 0, "nothing of them was fetched");
     // Too much to be read.
     upstream.manifest("bad", "big", &vec![b' '; 9 << 20], MANIFEST);
     let asked = upstream.asked().len();

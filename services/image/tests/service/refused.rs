@@ -20,8 +20,12 @@ async fn refused(made: &Made, fault: impl Fn(&Made) -> Option<(Digest, Fault)>) 
     let failure = node.pull(&reference).await.failure();
     assert!(node.list(&[]).await.unwrap().is_empty() && node.get(&reference).await.is_err());
     assert_eq!(node.blobs(), 0);
-    // Only what a pull can go on with; what was just being begun ends a moment later.
-    node.when(|| node.ingest().iter().all(|name| name.starts_with("sha256-")));
+    // Only what a pull can go on with, and nothing laid down; at once, for all parts of the pull have ended.
+    assert_eq!(node.directories(), 0);
+    for name in node.ingest() {
+        let length = node.stored().join("ingest").join(&name).metadata().unwrap().len();
+        assert!(name.starts_with("sha256-") && length > 0, "{name}: {length} bytes");
+    }
     (failure.kind, failure.message)
 }
 
