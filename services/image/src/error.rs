@@ -104,6 +104,16 @@ impl Error {
         }
     }
 
+    /// As it is said of a host that is named already.
+    pub(crate) fn of_host(&self) -> String {
+        match self {
+            Self::Registry { why, .. } | Self::ManifestUnknown { why, .. } => why.clone(),
+            Self::TooMany { why, .. } => format!("it asks to wait: {why}"),
+            Self::Tls { why, .. } => format!("it cannot be trusted over TLS: {why}"),
+            error => error.to_string(),
+        }
+    }
+
     /// Whether a full disk is the cause, here or at the neighbour.
     pub(crate) fn is_no_space(&self) -> bool {
         match self {

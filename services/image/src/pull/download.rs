@@ -177,7 +177,8 @@ impl Download<'_> {
         from: u64,
         chunks: mpsc::Sender<Bytes>,
     ) -> Result<(), Attempt> {
-        let size = self.descriptor.size;
+        let Descriptor { size, digest, .. } = self.descriptor;
+        let size = *size;
         let broken = |why: String| {
             Err(Attempt { error: Error::Registry { host: session.host().into(), why }, retry: Some(Duration::ZERO) })
         };
@@ -196,10 +197,10 @@ impl Download<'_> {
                 Ok(Ok(None)) => break,
                 Ok(Err(error)) => {
                     let why = berth_core::failure::chain(&error.without_url());
-                    return broken(format!("the connection broke after {at} of {size} bytes: {why}"));
+                    return broken(format!("the connection broke after {at} of {size} bytes of blob {digest}: {why}"));
                 }
                 Err(_) if in_window < LEAST => {
-                    return broken(format!("it sent {in_window} bytes in {} s", stall.as_secs()));
+                    return broken(format!("it sent {in_window} bytes of blob {digest} in {} s", stall.as_secs()));
                 }
                 Err(_) => {
                     (waited, in_window) = (Duration::ZERO, 0);
@@ -209,7 +210,7 @@ impl Download<'_> {
             in_window += chunk.len() as u64;
             if waited >= stall {
                 if in_window < LEAST {
-                    return broken(format!("it sent {in_window} bytes in {} s", stall.as_secs()));
+                    return broken(format!("it sent {in_window} bytes of blob {digest} in {} s", stall.as_secs()));
                 }
                 (waited, in_window) = (Duration::ZERO, 0);
             }
@@ -239,11 +240,11 @@ impl Download<'_> {
             at += 1;
         }
         if at > size {
-            let what = format!("blob {} from {}", self.descriptor.digest, session.host());
+            let what = format!("blob {digest} from {}", session.host());
             return Err(Attempt::last(Error::WrongSize { what, wanted: size }));
         }
         if at < size {
-            return broken(format!("it ended after {at} of {size} bytes"));
+            return broken(format!("blob {digest} ended after {at} of {size} bytes"));
         }
         Ok(())
     }

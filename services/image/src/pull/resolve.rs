@@ -52,7 +52,7 @@ pub(super) async fn resolve(
     progress: &Progress,
 ) -> Result<Resolved, Error> {
     let reference = &wanted.reference;
-    let mut failures: Vec<Error> = Vec::new();
+    let mut failures: Vec<(String, Error)> = Vec::new();
     for at in 0..sessions.len() {
         let last = at + 1 == sessions.len();
         // A mirror that does not answer at once is passed over.
@@ -68,36 +68,37 @@ pub(super) async fn resolve(
             }
             Err(error) => {
                 if !last {
-                    let text = format!("the mirror {} is passed over: {error}", sessions[at].host());
+                    let text = format!("the mirror {} is passed over: {}", sessions[at].host(), error.of_host());
                     progress.tell(Message::Notice(text));
                 }
-                failures.push(error);
+                failures.push((sessions[at].host().to_owned(), error));
             }
         }
     }
     // What the registry itself says counts. Where it is away, a mirror may have said something about the image.
-    let own = failures.pop();
-    let said = failures.iter().position(|error| matches!(error, Error::NoPlatform { .. } | Error::Unusable { .. }));
-    let (error, others) = match (own, said) {
-        (Some(Error::Registry { .. }), Some(at)) => (failures.swap_remove(at), Vec::new()),
-        (own, _) => (own.unwrap_or(Error::Cancelled), failures),
+    let own = failures.pop().map_or(Error::Cancelled, |(_, error)| error);
+    let telling = |error: &Error| matches!(error, Error::NoPlatform { .. } | Error::Unusable { .. });
+    if matches!(own, Error::Registry { .. })
+        && let Some(at) = failures.iter().position(|(_, error)| telling(error))
+    {
+        return Err(failures.swap_remove(at).1);
+    }
+    let with_mirrors = |why: String| {
+        let mirrors = failures.iter().map(|(host, error)| format!("the mirror {host}: {}", error.of_host()));
+        [why].into_iter().chain(mirrors).collect::<Vec<_>>().join("; ")
     };
-    let with_others = |why: String| {
-        let all = others.iter().map(ToString::to_string).chain([why]);
-        all.collect::<Vec<_>>().join("; ")
-    };
-    Err(match error {
-        Error::ManifestUnknown { why, .. } => {
-            let why = format!("manifest unknown ({})", with_others(why));
+    Err(match own {
+        Error::ManifestUnknown { reference: inner, why } => {
+            // An index may name a manifest that is not there.
+            let digest = inner.split_once('@').map(|(_, digest)| digest.to_owned());
+            let why = match digest.filter(|digest| *digest != reference.target()) {
+                Some(digest) => format!("it names {digest}, and that is missing: {}", with_mirrors(why)),
+                None => with_mirrors(why),
+            };
             Error::ManifestUnknown { reference: reference.familiar(), why }
         }
-        Error::Denied { why, .. } => {
-            Error::Denied { repository: reference.familiar_repository(), why: with_others(why) }
-        }
-        Error::Registry { host, why } if !others.is_empty() => {
-            let why = with_others(format!("{host}: {why}"));
-            Error::Registry { host: format!("{} cannot be pulled", reference.familiar()), why }
-        }
+        Error::Denied { repository, why } => Error::Denied { repository, why: with_mirrors(why) },
+        Error::Registry { host, why } => Error::Registry { host, why: with_mirrors(why) },
         error => error,
     })
 }

@@ -9,7 +9,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use super::{
-    clients::{Clients, chain},
+    clients::{Clients, Unreached},
     session::{Attempt, limited, retry_after},
 };
 use crate::{error::Error, registry::challenge::Challenge};
@@ -71,6 +71,8 @@ struct Answer {
 pub(super) struct Asking<'a> {
     /// The registry's host and port.
     pub(super) host: &'a str,
+    /// The repository, as people write it.
+    pub(super) repository: &'a str,
     /// It is spoken to over TLS.
     pub(super) secure: bool,
     /// What is asked for where the challenge does not say.
@@ -105,9 +107,10 @@ pub(super) async fn answer(
         return Err(Attempt::last(failed(why)));
     }
     let request = request(clients, url, service, scope, credentials);
-    let answer = request.send().await.map_err(|e| Attempt {
-        error: failed(format!("its token server {realm}: {}", chain(e))),
-        retry: Some(Duration::ZERO),
+    let answer = request.send().await.map_err(|error| {
+        let Unreached { why, for_good } = clients.unreached(realm, error);
+        let error = failed(format!("its token server {realm}: {why}"));
+        Attempt { error, retry: (!for_good).then_some(Duration::ZERO) }
     })?;
     let status = answer.status();
     if !status.is_success() {
@@ -118,7 +121,7 @@ pub(super) async fn answer(
                 Attempt::last(Error::Credentials { host: asking.host.into(), why })
             }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Attempt::last(Error::Denied {
-                repository: scope.strip_prefix("repository:").unwrap_or(scope).trim_end_matches(":pull").into(),
+                repository: asking.repository.into(),
                 why: format!("{}: {why}", asking.host),
             }),
             StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {

@@ -1,7 +1,8 @@
 //! The HTTP clients: what they wait for, where they follow, and what their failures mean.
 
-use std::{error::Error as _, net::IpAddr, time::Duration};
+use std::{error::Error as _, net::IpAddr, sync::Arc, time::Duration};
 
+use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::{Client, redirect::Policy};
 
 use crate::error::Error;
@@ -16,6 +17,15 @@ pub(crate) struct Clients {
     content_direct: Client,
     tokens: Client,
     tokens_direct: Client,
+    /// The environment's proxies, as the clients use them: to say which one failed.
+    proxies: Arc<Matcher>,
+}
+
+/// Why a host was not reached.
+pub(super) struct Unreached {
+    pub(super) why: String,
+    /// It will not be reached the next time either.
+    pub(super) for_good: bool,
 }
 
 impl Clients {
@@ -54,6 +64,7 @@ impl Clients {
             content_direct: built(content().no_proxy())?,
             tokens: built(tokens())?,
             tokens_direct: built(tokens().no_proxy())?,
+            proxies: Arc::new(Matcher::from_env()),
         })
     }
 
@@ -66,7 +77,49 @@ impl Clients {
     pub(super) fn for_tokens(&self, host: &str) -> &Client {
         if is_loopback(host) { &self.tokens_direct } else { &self.tokens }
     }
+
+    /// The proxy between us and an address, as people know it. A password in its own address is not shown.
+    pub(super) fn proxy(&self, url: &str) -> Option<String> {
+        let url: http::Uri = url.parse().ok()?;
+        if is_loopback(url.host()?) {
+            return None;
+        }
+        let proxy = self.proxies.intercept(&url)?;
+        let port = proxy.uri().port_u16().map(|port| format!(":{port}")).unwrap_or_default();
+        let variable = if url.scheme_str() == Some("https") { "HTTPS_PROXY" } else { "HTTP_PROXY" };
+        Some(format!("{}{port} (see {variable} in the service's environment)", proxy.uri().host()?))
+    }
+
+    /// What a failed request to an address says to people.
+    pub(super) fn unreached(&self, url: &str, error: reqwest::Error) -> Unreached {
+        let (timeout, senseless) = (error.is_timeout(), error.is_builder() || error.is_redirect());
+        let cause = chain(error);
+        // A proxy that wants to know who we are will go on wanting it.
+        let unwelcome = cause.contains("proxy authorization required");
+        let (why, absent) = match cause.split_once(LOOKUP) {
+            _ if timeout => ("it does not answer".to_owned(), false),
+            // Who answers for names may be back in a moment; a name that does not exist will not.
+            Some((_, said)) if ["Temporary", "Try again"].iter().any(|word| said.starts_with(word)) => {
+                (format!("its name cannot be resolved now: {said}"), false)
+            }
+            Some((_, said)) => (format!("there is no host of this name: {said}"), true),
+            None => match cause.split_once(CONNECTING) {
+                Some((_, said)) => (format!("it cannot be connected to: {said}"), false),
+                None => (cause, unwelcome),
+            },
+        };
+        let why = match self.proxy(url) {
+            Some(proxy) => format!("not reached through the proxy {proxy}: {why}"),
+            None => why,
+        };
+        Unreached { why, for_good: senseless || absent }
+    }
 }
+
+/// Before what getaddrinfo(3) says (the standard library's words).
+const LOOKUP: &str = "failed to lookup address information: ";
+/// Before what connect(2) says (the HTTP client's words).
+const CONNECTING: &str = "tcp connect error: ";
 
 /// Whether a host (with or without a port) is this machine.
 pub(super) fn is_loopback(domain: &str) -> bool {
@@ -77,9 +130,17 @@ pub(super) fn is_loopback(domain: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// An error of the HTTP client with its causes. Without the address: a redirect's may carry a signature.
+/// An error of the HTTP client: its causes, without those that say no more than that there was a request. Without the
+/// address: a redirect's may carry a signature.
 pub(super) fn chain(error: reqwest::Error) -> String {
-    berth_core::failure::chain(&error.without_url())
+    let error = error.without_url();
+    let mut cause: &dyn std::error::Error = &error;
+    while let Some(next) = cause.source()
+        && ["error sending request", "client error"].iter().any(|empty| cause.to_string().starts_with(empty))
+    {
+        cause = next;
+    }
+    berth_core::failure::chain(cause)
 }
 
 /// What is wrong with TLS to a host, and what to do, where that is why the request failed.

@@ -120,7 +120,7 @@ impl Registries {
     /// A conversation with one host about one repository.
     pub(crate) fn session(&self, host: Host, reference: &Reference, credentials: Option<&Credentials>) -> Session {
         let credentials = if host.mirror_of.is_none() { credentials.cloned() } else { None };
-        Session::new(self.clients.clone(), host, reference.path().to_owned(), credentials, self.patience)
+        Session::new(self.clients.clone(), host, reference, credentials, self.patience)
     }
 }
 

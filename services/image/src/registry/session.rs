@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use berth_core::Digest;
+use berth_core::{Digest, Reference};
 use bytes::Bytes;
 use http::{StatusCode, header};
 use reqwest::Response;
@@ -12,7 +12,7 @@ use super::{
     Host,
     auth::{self, Asking, Credentials},
     challenge::Challenge,
-    clients::{Clients, chain, tls},
+    clients::{Clients, Unreached, chain, tls},
 };
 use crate::{error::Error, manifest};
 
@@ -29,6 +29,8 @@ pub(crate) struct Session {
     host: Host,
     /// Path of the repository.
     path: String,
+    /// The repository as people write it.
+    repository: String,
     credentials: Option<Credentials>,
     /// What the host accepts. Held while it is asked for, which takes no longer than `patience`: all requests need it.
     authorization: Arc<Mutex<Option<String>>>,
@@ -67,11 +69,12 @@ impl Session {
     pub(super) fn new(
         clients: Clients,
         host: Host,
-        path: String,
+        reference: &Reference,
         credentials: Option<Credentials>,
         patience: Duration,
     ) -> Self {
-        Self { clients, host, path, credentials, authorization: Arc::default(), patience }
+        let (path, repository) = (reference.path().to_owned(), reference.familiar_repository());
+        Self { clients, host, path, repository, credentials, authorization: Arc::default(), patience }
     }
 
     /// Host and port, for people.
@@ -82,6 +85,16 @@ impl Session {
     fn url(&self, rest: &str) -> String {
         let ns = self.host.mirror_of.as_ref().map(|domain| format!("?ns={domain}")).unwrap_or_default();
         format!("{}/v2/{}/{rest}{ns}", self.host.base, self.path)
+    }
+
+    /// What is asked for, as people name it.
+    fn named(&self, rest: &str) -> String {
+        match rest.split_once('/') {
+            Some(("manifests", digest)) if digest.contains(':') => format!("{}@{digest}", self.repository),
+            Some(("manifests", tag)) => format!("{}:{tag}", self.repository),
+            Some(("blobs", digest)) => format!("blob {digest} of {}", self.repository),
+            _ => format!("{}/{rest}", self.repository),
+        }
     }
 
     async fn get(&self, rest: &str, accept: &str, range: Option<u64>) -> Result<Response, Attempt> {
@@ -108,6 +121,10 @@ impl Session {
             if status.is_success() {
                 return Ok(answer);
             }
+            if let (StatusCode::RANGE_NOT_SATISFIABLE, Some(from)) = (status, range) {
+                let why = format!("it has only {from} bytes of {}, and the manifest says more", self.named(rest));
+                return Err(Attempt::last(Error::Registry { host: self.host().into(), why }));
+            }
             return Err(self.refused(answer, rest, authorization.as_deref()).await);
         }
     }
@@ -120,12 +137,10 @@ impl Session {
         if let Some(error) = tls(&error, self.host.authority()) {
             return Attempt::last(error);
         }
-        // A host that is away may be back in a moment; an address that cannot be asked will not change.
-        let hopeless = error.is_builder() || error.is_redirect();
-        let why = if error.is_timeout() { "it does not answer".into() } else { chain(error) };
+        let Unreached { why, for_good } = self.clients.unreached(&self.host.base, error);
         Attempt {
             error: Error::Registry { host: self.host().into(), why },
-            retry: (!hopeless).then_some(Duration::ZERO),
+            retry: (!for_good).then_some(Duration::ZERO),
         }
     }
 
@@ -141,6 +156,7 @@ impl Session {
         let Some(challenge) = challenge else { return Ok(false) };
         let asking = Asking {
             host: self.host(),
+            repository: &self.repository,
             secure: self.host.base.starts_with("https:"),
             scope: &format!("repository:{}:pull", self.path),
             credentials: self.credentials.as_ref(),
@@ -161,29 +177,37 @@ impl Session {
     async fn refused(&self, answer: Response, rest: &str, authorization: Option<&str>) -> Attempt {
         let status = answer.status();
         let wait = retry_after(&answer);
+        let host = self.host().to_owned();
         // Whoever really answered.
         let by = match answer.url().host_str() {
-            Some(other) if !self.is_own(answer.url()) => format!("{other}, to which {} sent us,", self.host()),
-            _ => self.host().to_owned(),
+            Some(other) if !self.is_own(answer.url()) => format!("{other}, to which {host} sent us,"),
+            _ => match self.clients.proxy(&self.host.base) {
+                Some(proxy) => format!("it, or the proxy {proxy} before it,"),
+                None => "it".to_owned(),
+            },
         };
         let body = tokio::time::timeout(self.patience, limited(answer, MAX_ERROR)).await;
         let said = said(&body.ok().and_then(Result::ok).unwrap_or_default());
-        let what = format!("{by} answered {status}{said} for {}/{rest}", self.path);
-        let host = self.host().to_owned();
+        let in_brackets = if said.is_empty() { String::new() } else { format!(" ({said})") };
+        let answered = format!("{by} answered {status}{in_brackets}");
+        let what = format!("{answered} for {}", self.named(rest));
         match status {
             StatusCode::NOT_FOUND if rest.starts_with("manifests/") => {
-                Attempt::last(Error::ManifestUnknown { reference: format!("{}/{rest}", self.path), why: what })
+                // As other clients say it: the registry's own words, which are about the same.
+                let said = if said.is_empty() { "manifest unknown" } else { &said };
+                let why = format!("{said} ({status} from {host})");
+                Attempt::last(Error::ManifestUnknown { reference: self.named(rest), why })
             }
             StatusCode::UNAUTHORIZED if authorization.is_some_and(|used| used.starts_with("Basic ")) => {
                 let who = Credentials::who(self.credentials.as_ref());
                 Attempt::last(Error::Credentials { host, why: format!("{what}, {who}") })
             }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Attempt::last(Error::Denied {
-                repository: self.path.clone(),
-                why: format!("{what}, {}", Credentials::who(self.credentials.as_ref())),
+                repository: self.repository.clone(),
+                why: format!("{host}: {answered}, {}", Credentials::who(self.credentials.as_ref())),
             }),
             StatusCode::TOO_MANY_REQUESTS => Attempt {
-                error: Error::TooMany { host, why: format!("{status}{said}") },
+                error: Error::TooMany { host, why: format!("it answered {status}{in_brackets}") },
                 retry: (wait <= LONGEST_WAIT).then_some(wait.max(Duration::from_secs(1))),
             },
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => {
@@ -198,18 +222,20 @@ impl Session {
 
     /// A manifest or index, by tag or digest. What was asked for by digest is verified.
     pub(crate) async fn manifest(&self, target: &str) -> Result<Served, Attempt> {
+        let rest = format!("manifests/{target}");
+        let named = self.named(&rest);
         let asking = async {
-            let answer = self.get(&format!("manifests/{target}"), manifest::ACCEPT, None).await?;
+            let answer = self.get(&rest, manifest::ACCEPT, None).await?;
             let text =
                 |name: &str| answer.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
             let (content_type, announced) = (text("content-type"), text("docker-content-digest"));
             let bytes = limited(answer, manifest::MAX_BYTES as usize).await;
-            let bytes = bytes.map_err(|e| e.attempt(self.host(), &format!("the manifest {target}")))?;
+            let bytes = bytes.map_err(|e| e.attempt(self.host(), &format!("the manifest {named}")))?;
             Ok((bytes, content_type, announced))
         };
         let (bytes, content_type, announced) =
             tokio::time::timeout(self.patience, asking).await.unwrap_or_else(|_| {
-                Err(Attempt { error: self.slow(&format!("the manifest {target}")), retry: Some(Duration::ZERO) })
+                Err(Attempt { error: self.slow(&format!("the manifest {named}")), retry: Some(Duration::ZERO) })
             })?;
         let mut digest = Digest::sha256(&bytes);
         // What was asked for decides in which algorithm the manifest is known from now on.
@@ -219,7 +245,7 @@ impl Session {
             hasher.update(&bytes);
             let is = hasher.finish();
             if is != wanted {
-                let what = format!("the manifest {target} from {}", self.host());
+                let what = format!("the manifest {named} from {}", self.host());
                 return Err(Attempt::last(Error::WrongDigest { what, wanted: wanted.to_string(), is: is.to_string() }));
             }
             digest = is;
@@ -239,7 +265,10 @@ impl Session {
             Some(begins) if begins <= from => Ok((answer, begins)),
             _ => Err(Attempt::last(Error::Registry {
                 host: self.host().into(),
-                why: format!("it was asked for {digest} from byte {from} and sent {:?}", range.unwrap_or_default()),
+                why: format!(
+                    "it was asked for blob {digest} from byte {from} and sent {:?}",
+                    range.unwrap_or_default()
+                ),
             })),
         }
     }
@@ -251,7 +280,8 @@ pub(super) fn retry_after(answer: &Response) -> Duration {
     seconds.map_or(Duration::ZERO, Duration::from_secs)
 }
 
-/// What a registry says about an error (distribution-spec, "Error Codes"), shortened.
+/// What a registry says about an error (distribution-spec, "Error Codes"), as Docker words it, shortened: "name unknown:
+/// repository not known to registry".
 fn said(body: &[u8]) -> String {
     #[derive(serde::Deserialize)]
     struct Errors {
@@ -265,13 +295,11 @@ fn said(body: &[u8]) -> String {
         message: String,
     }
     let errors = serde_json::from_slice::<Errors>(body).map(|e| e.errors).unwrap_or_default();
-    let texts: Vec<String> = errors.iter().map(|e| format!("{}: {}", e.code, e.message)).collect();
-    if texts.is_empty() {
-        return String::new();
-    }
+    let mut texts: Vec<String> =
+        errors.iter().map(|e| format!("{}: {}", e.code.to_lowercase().replace('_', " "), e.message)).collect();
+    texts.dedup();
     // What a stranger sends ends up on a terminal.
-    let plain = texts.join("; ").chars().filter(|c| !c.is_control()).take(300).collect::<String>();
-    format!(" ({plain})")
+    texts.join("; ").chars().filter(|c| !c.is_control()).take(300).collect()
 }
 
 /// Why a body was not read to its end.

@@ -21,3 +21,4 @@ mod restarts;
 mod sharing;
 mod space;
 mod upstream;
+mod words;

@@ -19,6 +19,7 @@ use nix::{
 pub(crate) struct Place {
     network: Arc<File>,
     mounts: Option<Arc<File>>,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Place {
@@ -46,10 +47,17 @@ impl Place {
                     mount(Some("none"), directory, Some("tmpfs"), MsFlags::empty(), Some(options.as_str())).unwrap();
                     Arc::new(File::open("/proc/thread-self/ns/mnt").unwrap())
                 });
-                Self { network: Arc::new(File::open("/proc/thread-self/ns/net").unwrap()), mounts }
+                let network = Arc::new(File::open("/proc/thread-self/ns/net").unwrap());
+                Self { network, mounts, environment: Vec::new() }
             });
             made.join().expect("namespaces can be made")
         })
+    }
+
+    /// Commands in here find this in their environment.
+    pub(crate) fn with(mut self, variable: &'static str, value: &str) -> Self {
+        self.environment.push((variable, value.into()));
+        self
     }
 
     pub(crate) fn has_disk(&self) -> bool {
@@ -59,6 +67,7 @@ impl Place {
     /// A command in here.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
+        command.envs(self.environment.iter().cloned());
         let place = self.clone();
         // SAFETY: between fork and exec only setns is called, which is one system call and allocates nothing.
         unsafe {
