@@ -99,7 +99,7 @@ impl Error {
             Self::NoSpace { .. } => Kind::ResourceExhausted,
             Self::Snapshotter(failure) => failure.kind,
             Self::Cancelled => Kind::Cancelled,
-            Self::Io { source, .. } if is_full(source) => Kind::ResourceExhausted,
+            error if error.is_no_space() => Kind::ResourceExhausted,
             _ => Kind::Internal,
         }
     }
@@ -119,6 +119,7 @@ impl Error {
         match self {
             Self::NoSpace { .. } => true,
             Self::Io { source, .. } => is_full(source),
+            Self::Store { source, .. } => matches!(&**source, redb::Error::Io(source) if is_full(source)),
             Self::Snapshotter(failure) => failure.reason == NO_SPACE,
             _ => false,
         }
@@ -154,7 +155,9 @@ impl From<Error> for Failure {
             }
             Error::Tls { hint, .. } => failure.hint(hint.clone()),
             Error::NoSpace { path, .. } => failure.reason(NO_SPACE).hint(free_some(path)),
-            Error::Io { source, path, .. } if is_full(source) => failure.reason(NO_SPACE).hint(free_some(path)),
+            Error::Io { path, .. } | Error::Store { path, .. } if error.is_no_space() => {
+                failure.reason(NO_SPACE).hint(free_some(path))
+            }
             _ => failure,
         }
     }

@@ -2,6 +2,7 @@
 
 mod blobs;
 mod configs;
+mod file;
 mod garbage;
 mod records;
 

@@ -16,6 +16,7 @@ use berth_core::Digest;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use serde::{Deserialize, Serialize};
 
+use super::file::{StoreFile, is_damage};
 use crate::error::Error;
 
 const IMAGES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("images");
@@ -59,7 +60,7 @@ pub(crate) type All = BTreeMap<Digest, Record>;
 pub(crate) struct Records {
     path: PathBuf,
     copy: PathBuf,
-    database: Database,
+    database: StoreFile,
     images: RwLock<Arc<All>>,
     /// Held while the records change.
     changing: Mutex<()>,
@@ -70,19 +71,18 @@ pub(crate) struct Records {
 impl Records {
     pub(crate) fn open(root: &Path) -> Result<Self, Error> {
         let (path, copy) = (root.join("meta.redb"), root.join("images.json"));
-        // A store that is there and empty is one that was lost, too.
+        // A store that is not there, or there and empty, beside a copy is one that was lost.
         let lost = path.metadata().map_or(0, |metadata| metadata.len()) == 0 && copy.exists();
         match Self::try_open(&path, &copy) {
             Ok(records) if !lost => return Ok(records),
             Ok(_) => tracing::error!(path = %path.display(), "the store is gone; it is rebuilt"),
-            Err(error) if !path.exists() => return Err(error),
-            Err(error @ Error::InUse { .. }) => return Err(error),
-            Err(error) => {
+            Err(error) if matches!(&error, Error::Store { source, .. } if is_damage(source)) => {
                 let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
                 let aside = path.with_extension(format!("redb.damaged-{now}"));
                 tracing::error!(%error, aside = %aside.display(), "the store is damaged; it is moved aside and rebuilt");
                 fs::rename(&path, &aside).map_err(Error::io("cannot move aside", &path))?;
             }
+            Err(error) => return Err(error),
         }
         let mut records = Self::try_open(&path, &copy)?;
         let saved = fs::read(&copy).ok().and_then(|bytes| serde_json::from_slice::<Vec<Record>>(&bytes).ok());
@@ -107,21 +107,13 @@ impl Records {
             redb::Error::DatabaseAlreadyOpen => Error::InUse { path: path.into() },
             source => Error::Store { path: path.into(), source: source.into() },
         };
-        let database = Database::create(path).map_err(|e| failed(e.into()))?;
-        let read = || -> Result<All, redb::Error> {
+        let make = |database: &Database| {
             let transaction = database.begin_write()?;
             transaction.open_table(IMAGES)?;
-            transaction.commit()?;
-            let mut images = BTreeMap::new();
-            for row in database.begin_read()?.open_table(IMAGES)?.iter()? {
-                let (_, value) = row?;
-                let record: Record = serde_json::from_slice(value.value())
-                    .map_err(|e| redb::StorageError::Corrupted(format!("a record is malformed: {e}")))?;
-                images.insert(record.id.clone(), record);
-            }
-            Ok(images)
+            Ok(transaction.commit()?)
         };
-        let images = RwLock::new(Arc::new(read().map_err(failed)?));
+        let database = StoreFile::open(path, make).map_err(failed)?;
+        let images = RwLock::new(Arc::new(database.with(|database, _| read(database)).map_err(failed)?));
         Ok(Self { path: path.into(), copy: copy.into(), database, images, changing: Mutex::default(), complete: true })
     }
 
@@ -151,7 +143,11 @@ impl Records {
             return Ok(result);
         }
         let failed = |source: redb::Error| Error::Store { path: self.path.clone(), source: source.into() };
-        self.commit(&now, &next).map_err(failed)?;
+        let commit = |database: &Database, again: bool| match again {
+            true => commit(database, &read(database)?, &next),
+            false => commit(database, &now, &next),
+        };
+        self.database.with(commit).map_err(failed)?;
         if let Err(error) = self.write_copy(&next) {
             tracing::warn!(%error, path = %self.copy.display(), "the copy of the records cannot be written");
         }
@@ -161,26 +157,95 @@ impl Records {
 
     fn write_copy(&self, images: &All) -> std::io::Result<()> {
         let new = self.copy.with_extension("json.new");
-        let mut file = File::create(&new)?;
-        file.write_all(&serde_json::to_vec(&images.values().collect::<Vec<_>>())?)?;
-        // Without this the name could survive a power cut that the content does not.
-        file.sync_data()?;
-        fs::rename(&new, &self.copy)
+        let write = || {
+            let mut file = File::create(&new)?;
+            file.write_all(&serde_json::to_vec(&images.values().collect::<Vec<_>>())?)?;
+            // Without this the name could survive a power cut that the content does not.
+            file.sync_data()?;
+            fs::rename(&new, &self.copy)
+        };
+        // Half of one only takes room.
+        write().inspect_err(|_| drop(fs::remove_file(&new)))
+    }
+}
+
+fn read(database: &Database) -> Result<All, redb::Error> {
+    let mut images = BTreeMap::new();
+    for row in database.begin_read()?.open_table(IMAGES)?.iter()? {
+        let (_, value) = row?;
+        let record: Record = serde_json::from_slice(value.value())
+            .map_err(|e| redb::StorageError::Corrupted(format!("a record is malformed: {e}")))?;
+        images.insert(record.id.clone(), record);
+    }
+    Ok(images)
+}
+
+/// Makes what is stored as `old` what is in `new`.
+fn commit(database: &Database, old: &All, new: &All) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut table = transaction.open_table(IMAGES)?;
+        for id in old.keys().filter(|id| !new.contains_key(*id)) {
+            table.remove(id.to_string().as_str())?;
+        }
+        for (id, record) in new.iter().filter(|(id, record)| old.get(*id) != Some(record)) {
+            let bytes = serde_json::to_vec(record).map_err(|e| redb::StorageError::Corrupted(e.to_string()))?;
+            table.insert(id.to_string().as_str(), bytes.as_slice())?;
+        }
+    }
+    Ok(transaction.commit()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::images::tests::record;
+
+    fn names(directory: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(directory).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort_unstable();
+        names
     }
 
-    fn commit(&self, old: &All, new: &All) -> Result<(), redb::Error> {
-        let transaction = self.database.begin_write()?;
-        {
-            let mut table = transaction.open_table(IMAGES)?;
-            for id in old.keys().filter(|id| !new.contains_key(*id)) {
-                table.remove(id.to_string().as_str())?;
+    #[test]
+    fn a_first_start_that_was_cut_off_is_begun_anew() {
+        // A draft that is half made, and a whole one that was not given its name.
+        for whole in [false, true] {
+            let directory = tempfile::tempdir().unwrap();
+            let draft = directory.path().join("meta.redb.draft");
+            if whole {
+                drop(Records::open(directory.path()).unwrap());
+                fs::rename(directory.path().join("meta.redb"), &draft).unwrap();
+            } else {
+                fs::write(&draft, [0; 10_000]).unwrap();
             }
-            for (id, record) in new.iter().filter(|(id, record)| old.get(*id) != Some(record)) {
-                let bytes = serde_json::to_vec(record).map_err(|e| redb::StorageError::Corrupted(e.to_string()))?;
-                table.insert(id.to_string().as_str(), bytes.as_slice())?;
-            }
+            let records = Records::open(directory.path()).unwrap();
+            assert!(records.complete() && records.all().is_empty());
+            assert_eq!(names(directory.path()), ["meta.redb"]);
         }
-        transaction.commit()?;
-        Ok(())
+    }
+
+    #[test]
+    fn what_was_written_although_it_failed_is_put_right() {
+        let directory = tempfile::tempdir().unwrap();
+        let records = Records::open(directory.path()).unwrap();
+        let (one, two) = (record("one", &["a:1"]), record("two", &["b:1"]));
+        let insert = |record: &Record| {
+            records.change(|all| {
+                all.insert(record.id.clone(), record.clone());
+                Ok(())
+            })
+        };
+        let failed = records.database.with(|database, _| {
+            commit(database, &All::new(), &[(one.id.clone(), one.clone())].into())?;
+            Err::<(), _>(redb::Error::Io(std::io::Error::from_raw_os_error(libc::ENOSPC)))
+        });
+        assert!(failed.is_err() && records.all().is_empty());
+        insert(&two).unwrap();
+        drop(records);
+        let records = Records::open(directory.path()).unwrap();
+        assert_eq!(records.all().keys().collect::<Vec<_>>(), [&two.id]);
+        assert!(matches!(Records::open(directory.path()), Err(Error::InUse { .. })), "two at a time");
     }
 }
