@@ -50,7 +50,7 @@ async fn open(node: &Node, settings: Settings) -> Result<(Arc<Containers>, Conte
     let opened = blocking("opening the store", move || {
         for directory in [&places.root, &places.containers, &places.bundles, &places.seccomp] {
             fs::create_dir_all(directory).map_err(Error::io("cannot make", directory))?;
-            fs::set_permissions(directory, fs::Permissions::from_mode(0o711))
+            fs::set_permissions(directory, fs::Permissions::from_mode(0o700))
                 .map_err(Error::io("cannot protect", directory))?;
         }
         let (store, contents) = Store::open(&places.root.join("meta.redb"), &places.containers)?;

@@ -108,6 +108,30 @@ fn the_supervisor_dies_and_comes_back() {
     node.finish();
 }
 
+#[test]
+fn a_shim_that_is_held_up_over_a_restart_keeps_its_container() {
+    use nix::{
+        sys::signal::{Signal, kill},
+        unistd::Pid,
+    };
+    let node = Node::start();
+    node.berth(&["run", "-d", "--name", "c", "-p", "8080:80", "busybox", "sleep", "1000"]).ok();
+    let (id, pid) = (node.inspect("c", "{{.Id}}"), node.inspect("c", "{{.State.Pid}}"));
+    let own = std::fs::read_to_string(node.state().join("runtime/bundles").join(&id).join("shim.pid")).unwrap();
+    let shim = Pid::from_raw(own.split(' ').next().unwrap().parse().unwrap());
+    kill(shim, Signal::SIGSTOP).unwrap();
+    node.crash("runtime");
+    answers(&node);
+    assert_eq!(node.inspect("c", "{{.State.Pid}} {{.State.Status}}"), format!("{pid} running"));
+    // What it has is still its own.
+    node.berth(&["run", "--rm", "-p", "8080:80", "busybox", "true"]).fails(125);
+    kill(shim, Signal::SIGCONT).unwrap();
+    node.berth(&["exec", "c", "true"]).ok();
+    node.berth(&["stop", "-t", "0", "c"]).ok();
+    assert_eq!(node.inspect("c", "{{.State.Status}} {{.State.ExitCode}}"), "exited 137");
+    node.finish();
+}
+
 fn wait_for_end(pid: i32) {
     use std::os::fd::{AsFd, FromRawFd, OwnedFd};
     // SAFETY: pidfd_open takes a number and flags and gives a new descriptor or an error.

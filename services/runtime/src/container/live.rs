@@ -9,9 +9,13 @@ use std::{
     collections::BTreeSet,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::{OwnedMutexGuard, oneshot, watch};
+use tokio::{
+    sync::{OwnedMutexGuard, oneshot, watch},
+    time::timeout,
+};
 
 use crate::{
     container::{
@@ -22,6 +26,9 @@ use crate::{
     shims::Task,
 };
 
+/// Cleaning up after a run takes milliseconds, and seconds where a client is slow.
+const CLEAR: Duration = Duration::from_secs(60);
+
 /// What is known of a container at a moment.
 #[derive(Clone, Debug)]
 pub(crate) struct Live {
@@ -29,12 +36,21 @@ pub(crate) struct Live {
     pub(crate) record: Arc<Record>,
     /// Its shim, from the moment that it is started until it is cleaned up after.
     pub(crate) task: Option<Arc<Task>>,
+    /// What its last run has left is still looked at, or taken away, with a shim or without.
+    pub(crate) cleaning: bool,
     /// How often it ended, or failed to start, since this service runs.
     pub(crate) ends: u64,
     /// The store has no record of it any more, and gets none again.
     pub(crate) erased: bool,
     /// It is gone, and its name is free.
     pub(crate) removed: bool,
+}
+
+impl Live {
+    /// Nothing is there of an earlier run.
+    pub(crate) fn is_clear(&self) -> bool {
+        self.task.is_none() && !self.cleaning
+    }
 }
 
 /// A client that attached before the container started: it is told of the bundle, connects, and says so.
@@ -73,7 +89,7 @@ impl Drop for Attachment {
 impl Container {
     pub(crate) fn new(record: Record) -> Arc<Self> {
         let id = record.id.clone();
-        let live = Live { record: Arc::new(record), task: None, ends: 0, erased: false, removed: false };
+        let live = Live { record: Arc::new(record), task: None, cleaning: false, ends: 0, erased: false, removed: false };
         Arc::new(Self {
             id,
             live: watch::Sender::new(live),
@@ -169,6 +185,17 @@ impl Container {
             Ok(live) => live.clone(),
             // The sender is ours, so it lives.
             Err(_) => self.now(),
+        }
+    }
+
+    /// Waits until nothing is there of an earlier run.
+    ///
+    /// # Errors
+    /// It takes longer than anything but a shim that hangs.
+    pub(crate) async fn clear(&self) -> Result<()> {
+        match timeout(CLEAR, self.when(Live::is_clear)).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::Late { what: "cleaning up after the container's last run", seconds: CLEAR.as_secs() }),
         }
     }
 

@@ -9,9 +9,11 @@ use tokio::task::JoinSet;
 use crate::{
     container::{
         containers::{Containers, Told},
+        found::{Found, TRUTH},
         live::{Container, Live},
         record::{Record, Restart, Status, Time},
         restart::Policy,
+        signal,
         store::{Change, Job},
     },
     error::{Error, Result},
@@ -21,18 +23,8 @@ use crate::{
 
 /// What the end is called of a process that nobody saw ending: the machine went down with it.
 const LOST: i32 = 137;
-/// A shim that does not answer for this long is taken for dead and killed by its binary's clean-up.
-const ANSWER: Duration = Duration::from_secs(10);
-
-/// The service answers after this time, even where something is still being found out.
-const TRUTH: Duration = Duration::from_millis(700);
-
-/// What is found of a container that has a bundle.
-enum Found {
-    Lives(Arc<Task>, TaskState, u32),
-    /// It was not started to the end; or it ended, or its shim did, while nobody looked.
-    Ended(Option<Arc<Task>>),
-}
+/// A shim that has written an end down says so within this time, or is killed.
+const WORD: Duration = Duration::from_secs(30);
 
 impl Containers {
     /// Takes over what there is. The service answers when this has.
@@ -49,25 +41,46 @@ impl Containers {
                 (id, container, found)
             });
         }
-        let mut live = Vec::new();
-        let mut after = Vec::new();
+        let (mut live, mut running, mut silent, mut over) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         while let Some(looked) = looks.join_next().await {
             let (id, container, found) = looked.map_err(|_| Error::Panicked { what: "looking at a bundle" })?;
             match (container, found) {
                 (Some(container), Found::Lives(task, state, pid)) => {
-                    live.push(self.adopt(&container, &task, state, pid).await?);
+                    live.push(self.attached(&id));
+                    self.adopt(&container, &task, state, pid).await;
+                    running.push((container, task));
                 }
-                (container, found) => after.push((id, container, found)),
+                (Some(container), Found::Silent(task)) => {
+                    live.push(self.attached(&id));
+                    container.publish(|live| (live.task, live.cleaning) = (task.clone(), true));
+                    silent.push((container, task));
+                }
+                (container, Found::Ended(task) | Found::Silent(task)) => over.push((id, container, task)),
+                (None, Found::Lives(task, ..)) => over.push((id, None, Some(task))),
             }
         }
         self.networks.recover(live).await.map_err(berth_core::Failure::from)?;
-        // Ends are cheap where the shim has written one; the others take the time that killing takes.
-        let mut ends = JoinSet::new();
-        for (id, container, found) in after {
-            let this = Arc::clone(self);
-            ends.spawn(async move { this.finish(&id, container, found).await });
+        for (container, task) in running {
+            self.watch(&container, &task);
         }
-        while ends.join_next().await.is_some() {}
+        for (container, task) in silent {
+            let this = Arc::clone(self);
+            tokio::spawn(async move { this.wait_for_word(&container, task).await });
+        }
+        let mut ends = Vec::new();
+        for (id, container, task) in over {
+            let this = Arc::clone(self);
+            if let Some(container) = &container {
+                container.publish(|live| live.cleaning = true);
+                ends.push(Arc::clone(container));
+            }
+            tokio::spawn(async move { this.finish(&id, container, task).await });
+        }
+        // An end is quick where the shim has written it down; what has to be killed takes the time that takes.
+        let told = ends.iter().map(|container| container.when(|live| !live.record.state.status.is_live()));
+        if tokio::time::timeout(TRUTH, futures::future::join_all(told)).await.is_err() {
+            tracing::warn!("cleaning up after shims that died takes long and goes on");
+        }
         for container in &containers {
             self.without_a_bundle(container).await?;
         }
@@ -81,86 +94,67 @@ impl Containers {
         Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
     }
 
-    async fn look(&self, id: &str) -> Found {
-        let bundle = self.bundle(id);
-        let Ok(task) = bundle.connect().await else { return Found::Ended(None) };
-        let task = Arc::new(task);
-        match tokio::time::timeout(ANSWER, task.state()).await {
-            Ok(Ok((TaskState::Running | TaskState::Paused, _))) if bundle.exit().is_some() => Found::Ended(Some(task)),
-            Ok(Ok((state @ (TaskState::Running | TaskState::Paused), pid))) => Found::Lives(task, state, pid),
-            Ok(Ok((TaskState::Created | TaskState::Stopped, _))) => Found::Ended(Some(task)),
-            Ok(Err(failure)) => {
-                tracing::debug!(id, %failure, "a shim has no task");
-                Found::Ended(None)
-            }
-            Err(_) => {
-                tracing::warn!(id, "a shim does not answer and is taken for dead");
-                Found::Ended(None)
-            }
-        }
+    /// Where the container of a bundle is attached.
+    fn attached(&self, id: &str) -> Attached {
+        let Attachment { networks, ports } = self.bundle(id).attachment();
+        Attached { id: id.into(), endpoints: networks, ports }
     }
 
     /// A container runs: the record says so, whatever it said before.
-    async fn adopt(
-        self: &Arc<Self>,
-        container: &Arc<Container>,
-        task: &Arc<Task>,
-        state: TaskState,
-        pid: u32,
-    ) -> Result<Attached> {
+    async fn adopt(&self, container: &Container, task: &Arc<Task>, state: TaskState, pid: u32) {
         let attachment = self.bundle(&container.id).attachment();
         let status = if state == TaskState::Paused { Status::Paused } else { Status::Running };
         let known = container.record();
         let change = |record: &mut Record| runs(record, status, pid, &attachment);
         let store = (known.state.status != status || known.state.pid != pid).then_some(&self.store);
-        if let Err(error) = container.note(store, change, |live| live.task = Some(Arc::clone(task))).await {
+        let also = |live: &mut Live| (live.task, live.cleaning) = (Some(Arc::clone(task)), false);
+        if let Err(error) = container.note(store, change, also).await {
             tracing::warn!(id = container.id, %error, "that a container runs cannot be written down");
         }
-        self.watch(container, task);
-        Ok(Attached { id: container.id.clone(), endpoints: attachment.networks, ports: attachment.ports })
+    }
+
+    async fn wait_for_word(self: &Arc<Self>, container: &Arc<Container>, task: Option<Arc<Task>>) {
+        match self.once_it_answers(&container.id, task).await {
+            Found::Lives(task, state, pid) => {
+                self.adopt(container, &task, state, pid).await;
+                self.watch(container, &task);
+            }
+            Found::Ended(task) | Found::Silent(task) => {
+                self.finish(&container.id, Some(Arc::clone(container)), task).await;
+            }
+        }
     }
 
     /// A bundle whose container does not run any more, or never did.
-    async fn finish(self: &Arc<Self>, id: &str, container: Option<Arc<Container>>, found: Found) {
-        let task = match found {
-            Found::Ended(task) => task,
-            Found::Lives(task, ..) => Some(task),
-        };
-        let bundle = self.bundle(id);
-        if let Some(container) = container
-            && (container.record().state.status.is_live() || bundle.exit().is_some())
+    async fn finish(self: &Arc<Self>, id: &str, container: Option<Arc<Container>>, task: Option<Arc<Task>>) {
+        if let Some(container) = &container
+            && (container.record().state.status.is_live() || self.bundle(id).exit().is_some())
         {
-            let task = match task {
-                Some(task) => Some((Arc::clone(&task), task.wait("").await)),
+            let ended = match task {
+                // Made, and never started, it does not end by itself.
+                Some(task) => {
+                    let _ = task.kill(signal::KILL).await;
+                    let outcome = tokio::time::timeout(WORD, task.wait("")).await;
+                    outcome.ok().map(|outcome| (task, outcome))
+                }
                 None => None,
             };
-            let (this, ending) = (Arc::clone(self), Arc::clone(&container));
-            tokio::spawn(async move { this.ended(&ending, task).await });
-            let told = container.when(|live| !live.record.state.status.is_live());
-            if tokio::time::timeout(TRUTH, told).await.is_err() {
-                tracing::warn!(id, "cleaning up after a shim that died takes long and goes on");
-            }
+            self.ended(container, ended).await;
             return;
         }
         // The start was cut off before the program ran, or the create was undone: nobody was told of it.
-        if let Some(task) = &task {
-            let _ = task.kill(crate::container::signal::KILL).await;
-            if task.delete("").await.is_ok() {
-                task.shutdown().await;
-                bundle.remove();
-                return;
-            }
+        self.clear_run(id, task.as_deref()).await;
+        self.networks.detach(id).await;
+        self.remove_bundle(id).await;
+        if let Some(container) = container {
+            container.publish(|live| (live.task, live.cleaning) = (None, false));
         }
-        if let Err(error) = bundle.delete(&self.shim).await {
-            tracing::warn!(id, %error, "something of a container may be left");
-        }
-        bundle.remove();
     }
 
     /// A record that says "running" without a bundle is from before a reboot.
     async fn without_a_bundle(&self, container: &Arc<Container>) -> Result<()> {
         let live = container.now();
-        if live.task.is_some() || !live.record.state.status.is_live() {
+        if !live.is_clear() || !live.record.state.status.is_live() {
             return Ok(());
         }
         let change = |record: &mut Record| {

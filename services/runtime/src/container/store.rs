@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -67,7 +67,7 @@ impl Store {
             Err(error) => rebuild(path, containers, &error)?,
         };
         let (changes, queue) = mpsc::channel(QUEUE);
-        let writer = Writer { path: path.into(), containers: containers.into(), database };
+        let writer = Writer { path: path.into(), containers: containers.into(), database: Some(database) };
         thread::Builder::new()
             .name("store".into())
             .spawn(move || writer.run(queue))
@@ -98,11 +98,7 @@ impl Store {
 fn try_open(path: &Path) -> Result<(Database, Contents)> {
     let failed = |source: redb::Error| Error::Store { path: path.into(), source: source.into() };
     let read = || -> Result<(Database, Contents), redb::Error> {
-        let database = Database::create(path)?;
-        let transaction = database.begin_write()?;
-        transaction.open_table(CONTAINERS)?;
-        transaction.open_table(JOBS)?;
-        transaction.commit()?;
+        let database = if path.exists() { Database::open(path)? } else { make(path)? };
         let transaction = database.begin_read()?;
         let mut contents = Contents::default();
         for row in transaction.open_table(CONTAINERS)?.iter()? {
@@ -117,12 +113,29 @@ fn try_open(path: &Path) -> Result<(Database, Contents)> {
     read().map_err(failed)
 }
 
+/// Makes an empty store: whole or not at all, whenever this is cut off.
+fn make(path: &Path) -> Result<Database, redb::Error> {
+    let draft = path.with_extension("redb.draft");
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let database = Database::create(&draft)?;
+    let transaction = database.begin_write()?;
+    transaction.open_table(CONTAINERS)?;
+    transaction.open_table(JOBS)?;
+    transaction.commit()?;
+    fs::rename(&draft, path)?;
+    fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
+    Ok(database)
+}
+
 /// Whether the file's content is wrong, rather than that it cannot be had at the moment.
 fn is_damage(error: &Error) -> bool {
     let Error::Store { source, .. } = error else { return false };
     match &**source {
         redb::Error::DatabaseAlreadyOpen => false,
-        redb::Error::Io(io) => matches!(io.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof),
+        redb::Error::Io(io) => matches!(io.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof),
         _ => true,
     }
 }
@@ -148,28 +161,51 @@ fn rebuild(path: &Path, containers: &Path, error: &Error) -> Result<(Database, C
 struct Writer {
     path: PathBuf,
     containers: PathBuf,
-    database: Database,
+    /// After a failure of the disk the store refuses everything until it is opened anew; `None` until then.
+    database: Option<Database>,
 }
 
 impl Writer {
-    fn run(self, mut queue: mpsc::Receiver<(Change, Answer)>) {
+    fn run(mut self, mut queue: mpsc::Receiver<(Change, Answer)>) {
         while let Some(first) = queue.blocking_recv() {
             let mut batch = vec![first];
             while let Ok(more) = queue.try_recv() {
                 batch.push(more);
             }
             let (changes, answers): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-            let failure = write(&self.database, &changes).err().map(|error| error.to_string());
+            let result = self.write(&changes);
             for answer in answers {
-                let result = match &failure {
-                    None => Ok(()),
-                    Some(why) => Err(Error::Store { path: self.path.clone(), source: Box::new(corrupted(why)) }),
-                };
-                let _ = answer.send(result);
+                let _ = answer.send(result.as_ref().map(drop).map_err(|error| self.told(error)));
             }
-            if failure.is_none() {
+            if result.is_ok() {
                 changes.iter().filter_map(|change| change.put.as_deref()).for_each(|record| self.copy(record));
             }
+        }
+    }
+
+    fn write(&mut self, changes: &[Change]) -> Result<(), redb::Error> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => Database::open(&self.path)?,
+        };
+        let written = write(&database, changes);
+        if !matches!(written, Err(redb::Error::Io(_) | redb::Error::PreviousIo)) {
+            self.database = Some(database);
+        }
+        written
+    }
+
+    /// One failure, for each who waits for the same commit.
+    fn told(&self, error: &redb::Error) -> Error {
+        match error {
+            redb::Error::Io(source) => {
+                let source = source.raw_os_error().map_or_else(
+                    || io::Error::new(source.kind(), source.to_string()),
+                    io::Error::from_raw_os_error,
+                );
+                Error::Io { what: "cannot write the store", path: self.path.clone(), source }
+            }
+            other => Error::Store { path: self.path.clone(), source: Box::new(corrupted(&other.to_string())) },
         }
     }
 
@@ -180,7 +216,7 @@ impl Writer {
         let write =
             || fs::write(&new, serde_json::to_vec(record)?).and_then(|()| fs::rename(&new, directory.join(COPY)));
         match write() {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(%error, directory = %directory.display(), "the copy of a record cannot be written");
             }
             // A container that was removed meanwhile has no directory any more.
@@ -233,6 +269,18 @@ mod tests {
         Arc::new(Record { id: id.into(), name: format!("name-{id}"), ..Record::default() })
     }
 
+    /// The thread closes the database soon after the last handle is gone.
+    fn reopened(path: &Path) -> Contents {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        loop {
+            match try_open(path) {
+                Ok((_, contents)) => return contents,
+                Err(error) => assert!(std::time::Instant::now() < deadline, "{error}"),
+            }
+            thread::yield_now();
+        }
+    }
+
     #[tokio::test]
     async fn what_was_committed_is_there_again() {
         let directory = tempfile::tempdir().unwrap();
@@ -249,15 +297,56 @@ mod tests {
             let change = Change { remove: Some("b".into()), put_job: Some(job), ..Change::default() };
             store.commit(change).await.unwrap();
         }
-        // The thread closes the database when the last handle is gone.
-        let contents = loop {
-            match try_open(&path) {
-                Ok((_, contents)) => break contents,
-                Err(_) => thread::yield_now(),
-            }
-        };
+        let contents = reopened(&path);
         assert_eq!(contents.records.iter().map(|r| r.name.as_str()).collect::<Vec<_>>(), ["name-a"]);
         assert_eq!(contents.jobs["b"], Job::Remove { mounts: vec![], volumes: true });
+    }
+
+    /// Runs `body` on a thread that alone sees a small disk at `directory`.
+    fn on_a_small_disk(directory: &Path, body: impl FnOnce() + Send) {
+        use nix::{
+            mount::{MsFlags, mount},
+            sched::{CloneFlags, unshare},
+        };
+        let made = || {
+            unshare(CloneFlags::CLONE_NEWNS).expect("tests run as root");
+            let none = None::<&str>;
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+            mount(Some("none"), directory, Some("tmpfs"), MsFlags::empty(), Some("size=4m")).unwrap();
+            body();
+        };
+        thread::scope(|scope| scope.spawn(made).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    }
+
+    #[test]
+    fn a_full_disk_is_not_for_ever() {
+        let directory = tempfile::tempdir().unwrap();
+        on_a_small_disk(directory.path(), || {
+            let path = directory.path().join("meta.redb");
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let (store, _) = Store::open(&path, directory.path()).unwrap();
+            runtime.block_on(store.put(record("a"))).unwrap();
+            let filler = directory.path().join("filler");
+            let _ = fs::write(&filler, vec![0; 8 << 20]);
+            let large = |id: &str| Arc::new(Record { image: "x".repeat(100_000), ..(*record(id)).clone() });
+            let failure = (0..100).find_map(|n| runtime.block_on(store.put(large(&format!("b{n}")))).err());
+            let failure = berth_core::Failure::from(failure.expect("the disk is full"));
+            assert_eq!(failure.reason, "NO_SPACE", "{failure}");
+            fs::remove_file(&filler).unwrap();
+            runtime.block_on(store.put(record("c"))).unwrap();
+            drop(store);
+            let ids: Vec<_> = reopened(&path).records.into_iter().map(|record| record.id).collect();
+            assert!(ids.contains(&"a".to_owned()) && ids.contains(&"c".to_owned()), "{ids:?}");
+        });
+    }
+
+    #[test]
+    fn one_that_was_half_made_is_made_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("meta.redb");
+        fs::write(path.with_extension("redb.draft"), b"red").unwrap();
+        try_open(&path).unwrap();
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     #[tokio::test]

@@ -181,13 +181,17 @@ impl Task {
         Ok(())
     }
 
-    /// Ends the shim, which answers or not.
-    pub(crate) async fn shutdown(&self) {
+    /// Ends the shim; whether it is gone, or will be at once.
+    pub(crate) async fn shutdown(&self) -> bool {
         let request = api::ShutdownRequest { id: self.id.clone(), now: true, ..Default::default() };
         let ended: Result<protobuf::well_known_types::empty::Empty, _> =
             self.call("Shutdown", &request, Some(Duration::from_secs(5))).await;
-        if let Err(Failure { reason: Reason::Internal | Reason::Late, message }) = ended {
-            tracing::warn!(id = self.id, %message, "a shim does not end");
+        match ended {
+            Ok(_) | Err(Failure { reason: Reason::Gone, .. }) => true,
+            Err(failure) => {
+                tracing::warn!(id = self.id, %failure, "a shim does not end");
+                false
+            }
         }
     }
 

@@ -19,6 +19,8 @@ use crate::{
 
 /// Clients whose streams are open get this long to take the last output before the shim goes.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// An end is told after this time even where there is still something to clean up.
+const PROMPT: Duration = Duration::from_millis(300);
 /// What killed, without a record of the end, is taken to have been KILL.
 const KILLED: u32 = 137;
 
@@ -38,6 +40,7 @@ impl Containers {
         container: &Arc<Container>,
         task: Option<(Arc<Task>, Result<Ended, Failure>)>,
     ) {
+        container.publish(|live| live.cleaning = true);
         let bundle = self.bundle(&container.id);
         let (task, outcome) = match task {
             Some((task, Ok(ended))) => (Some(task), Some(ended)),
@@ -48,16 +51,27 @@ impl Containers {
             None => (None, None),
         };
         let clean = async {
-            let cleaned = match &task {
-                Some(task) => task.delete("").await.map_err(Into::into),
-                None => bundle.delete(&self.shim).await,
+            let deleted = match &task {
+                Some(task) => task.delete("").await.is_ok(),
+                None => false,
             };
-            if let Err(error) = cleaned {
+            if !deleted
+                && let Err(error) = bundle.delete(&self.shim).await
+            {
                 tracing::warn!(id = container.id, %error, "something of a container may be left");
             }
         };
-        // Where the shim is gone, only after this it is certain that every process is.
-        tokio::join!(clean, self.networks.detach(&container.id));
+        let clean = async { tokio::join!(clean, self.networks.detach(&container.id)) };
+        let mut clean = std::pin::pin!(clean);
+        // Where the shim is gone, only after this it is certain that every process is. Where it is there, it waits for
+        // clients that take the last of the output slowly, which is no reason to say that the container runs.
+        let prompt = match outcome {
+            Some(_) => timeout(PROMPT, &mut clean).await.is_ok(),
+            None => {
+                (&mut clean).await;
+                true
+            }
+        };
         let exit = bundle.exit().unwrap_or_else(|| ExitRecord {
             pid: 0,
             exit_code: outcome.map_or(KILLED, |ended| ended.code as u32),
@@ -65,15 +79,20 @@ impl Containers {
             oom_killed: false,
         });
         let again = self.record_end(container, &exit).await;
+        if !prompt {
+            clean.await;
+        }
         let settle = async {
             if let Some(task) = &task {
                 if timeout(LAST_WORDS, container.detached()).await.is_err() {
                     tracing::debug!(id = container.id, "a client was too slow for the last output");
                 }
-                task.shutdown().await;
+                if !task.shutdown().await {
+                    self.clear_run(&container.id, None).await;
+                }
             }
             self.remove_bundle(&container.id).await;
-            container.publish(|live| live.task = None);
+            container.publish(|live| (live.task, live.cleaning) = (None, false));
         };
         let record = container.record();
         if record.spec.auto_remove {
@@ -92,7 +111,7 @@ impl Containers {
     }
 
     /// Takes a bundle away, once what its shim left in it was taken.
-    pub(super) async fn remove_bundle(&self, id: &str) {
+    pub(crate) async fn remove_bundle(&self, id: &str) {
         let (spans, bundle) = (self.spans.clone(), self.bundle(id));
         let removed = blocking("removing a bundle", move || {
             spans.export(bundle.path());
@@ -107,6 +126,11 @@ impl Containers {
     /// Writes down the end, and tells it. Answers with how long the restart policy waits, where it wants another start.
     async fn record_end(&self, container: &Arc<Container>, exit: &ExitRecord) -> Option<Duration> {
         let at = Time(exit.exited_at_ns);
+        let known = container.record();
+        if !known.state.status.is_live() && known.state.finished == Some(at) {
+            // It was, and the service was killed before all of it was cleared away; the policy is asked elsewhere.
+            return None;
+        }
         let code = i32::try_from(exit.exit_code).unwrap_or(255);
         let (mut ran, mut again) = (Duration::ZERO, None);
         let change = |record: &mut Record| {

@@ -57,7 +57,7 @@ impl Containers {
             _ => {}
         }
         // Its bundle goes by itself; when this answers it is gone.
-        container.when(|live| live.task.is_none()).await;
+        container.clear().await?;
         self.remove_in_turn(container, how.volumes).await
     }
 

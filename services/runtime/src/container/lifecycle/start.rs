@@ -95,7 +95,7 @@ impl Containers {
     async fn launch(self: &Arc<Self>, container: &Arc<Container>, restart: Restart) -> Result<u32, (Error, i32)> {
         let other = |error| (error, FAILED);
         // What is left of the last run goes first.
-        container.when(|live| live.task.is_none()).await;
+        container.clear().await.map_err(other)?;
         let record = container.record();
         let bundle = self.bundle(&record.id);
         let mode = self.network_mode(&record).map_err(other)?;
@@ -263,15 +263,7 @@ impl Containers {
 
     /// A container that could not be started is nowhere any more.
     async fn undo_start(&self, record: &Record, task: &Task) {
-        let bundle = self.bundle(&record.id);
-        let _ = task.kill(crate::container::signal::KILL).await;
-        if let Err(failure) = task.delete("").await {
-            tracing::debug!(id = record.id, %failure, "the shim does not clean up; its binary does");
-            if let Err(error) = bundle.delete(&self.shim).await {
-                tracing::warn!(id = record.id, %error, "something of a failed start may be left");
-            }
-        }
-        task.shutdown().await;
+        self.clear_run(&record.id, Some(task)).await;
         self.networks.detach(&record.id).await;
         self.remove_bundle(&record.id).await;
     }
