@@ -41,6 +41,14 @@ pub(crate) struct Change {
     pub(crate) put_layers: Vec<(Digest, Layer)>,
 }
 
+impl Change {
+    /// Whether there is nothing to commit.
+    pub(crate) fn is_empty(&self) -> bool {
+        let Self { remove_snapshots, put_snapshots, remove_layers, put_layers } = self;
+        remove_snapshots.is_empty() && put_snapshots.is_empty() && remove_layers.is_empty() && put_layers.is_empty()
+    }
+}
+
 /// What lies beside a directory's files.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -76,42 +84,73 @@ impl Store {
         };
         if records.next.is_none() {
             rebuild(&mut records, directories)?;
-            let change = Change {
-                put_snapshots: records.snapshots.iter().map(|(n, s)| (n.clone(), s.clone())).collect(),
-                put_layers: records.layers.iter().map(|(d, l)| (d.clone(), l.clone())).collect(),
-                ..Change::default()
-            };
-            store.commit(&change, records.next.unwrap_or(1))?;
+            let change = records.differences(Records::default());
+            store.commit(&Records::default(), &change, records.next.unwrap_or(1))?;
         }
         Ok((store, records))
     }
 
     fn try_open(path: &Path) -> Result<(Self, Records), redb::Error> {
-        let database = Database::create(path)?;
+        let draft = path.with_extension("redb.draft");
+        // Whatever a killed service had begun.
+        gone(&draft)?;
+        // An empty file is what a lost one looks like.
+        let database = if path.metadata().is_ok_and(|metadata| metadata.len() > 0) {
+            open(path)?
+        } else {
+            let database = make(&draft)?;
+            fs::rename(&draft, path)?;
+            fs::File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()?;
+            database
+        };
         let records = read(&database)?;
         Ok((Self { path: path.into(), database: Mutex::new(Some(database)) }, records))
     }
 
-    /// Commits a change, and the number of the next directory; durable when this answers.
-    pub(crate) fn commit(&self, change: &Change, next: u64) -> Result<(), Error> {
+    /// Commits a change to these records, and the number of the next directory; durable when this answers.
+    pub(crate) fn commit(&self, records: &Records, change: &Change, next: u64) -> Result<(), Error> {
         let mut held = self.database.lock().unwrap_or_else(PoisonError::into_inner);
-        let failed = |error: redb::Error| Error::store(&self.path)(error);
+        let failed = || Error::store(&self.path);
         let database = match held.take() {
             Some(database) => database,
-            None => Database::create(&self.path).map_err(|error| failed(error.into()))?,
+            None => self.open_again(records, next).map_err(failed())?,
         };
-        match commit(&database, change, next) {
-            Ok(()) => {
-                *held = Some(database);
-                Ok(())
-            }
-            Err(error) => {
-                if !matches!(error, redb::Error::Io(_) | redb::Error::PreviousIo) {
-                    *held = Some(database);
-                }
-                Err(failed(error))
-            }
+        let result = commit(&database, change, next);
+        // After these it answers nothing but the same.
+        if !matches!(result, Err(redb::Error::Io(_) | redb::Error::PreviousIo)) {
+            *held = Some(database);
         }
+        result.map_err(failed())
+    }
+
+    /// After a failure, of which something may have been written all the same: makes the stored records these.
+    fn open_again(&self, records: &Records, next: u64) -> Result<Database, redb::Error> {
+        let database = open(&self.path)?;
+        commit(&database, &records.differences(read(&database)?), next)?;
+        Ok(database)
+    }
+}
+
+/// Without the check a damaged file could end the process.
+fn open(path: &Path) -> Result<Database, redb::DatabaseError> {
+    Database::builder().set_check_integrity_on_open(true).open(path)
+}
+
+/// Makes an empty store, under a name that is not its own yet.
+fn make(path: &Path) -> Result<Database, redb::Error> {
+    let database = Database::create(path)?;
+    let transaction = database.begin_write()?;
+    transaction.open_table(SNAPSHOTS)?;
+    transaction.open_table(LAYERS)?;
+    transaction.open_table(NUMBERS)?;
+    transaction.commit()?;
+    Ok(database)
+}
+
+fn gone(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -120,18 +159,14 @@ fn is_damage(error: &redb::Error) -> bool {
     match error {
         redb::Error::Corrupted(_) | redb::Error::RepairAborted | redb::Error::UpgradeRequired(_) => true,
         redb::Error::Io(error) => matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof),
-        redb::Error::TableTypeMismatch { .. } | redb::Error::TypeDefinitionChanged { .. } => true,
+        redb::Error::TableTypeMismatch { .. }
+        | redb::Error::TypeDefinitionChanged { .. }
+        | redb::Error::TableDoesNotExist(_) => true,
         _ => false,
     }
 }
 
 fn read(database: &Database) -> Result<Records, redb::Error> {
-    // Makes the tables of a new store.
-    let transaction = database.begin_write()?;
-    transaction.open_table(SNAPSHOTS)?;
-    transaction.open_table(LAYERS)?;
-    transaction.open_table(NUMBERS)?;
-    transaction.commit()?;
     let transaction = database.begin_read()?;
     let mut records = Records::default();
     for row in transaction.open_table(SNAPSHOTS)?.iter()? {
@@ -230,6 +265,16 @@ pub(crate) fn disk_error(error: &redb::Error) -> Option<&io::Error> {
 }
 
 impl Records {
+    /// What makes the stored records these.
+    fn differences(&self, stored: Self) -> Change {
+        Change {
+            remove_snapshots: stored.snapshots.into_keys().filter(|name| !self.snapshots.contains_key(name)).collect(),
+            put_snapshots: self.snapshots.iter().map(|(name, snapshot)| (name.clone(), snapshot.clone())).collect(),
+            remove_layers: stored.layers.into_keys().filter(|diff_id| !self.layers.contains_key(diff_id)).collect(),
+            put_layers: self.layers.iter().map(|(diff_id, layer)| (diff_id.clone(), layer.clone())).collect(),
+        }
+    }
+
     /// Takes a change over that the store has committed.
     pub(crate) fn apply(&mut self, change: Change) {
         for name in &change.remove_snapshots {

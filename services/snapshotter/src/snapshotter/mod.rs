@@ -179,7 +179,12 @@ impl Snapshotter {
     fn change<T>(&self, decide: impl FnOnce(&Records) -> Result<(Change, T), Error>) -> Result<T, Error> {
         let _changing = lock(&self.changing);
         let (change, answer) = decide(&self.read())?;
-        self.store.commit(&change, self.next.load(Ordering::SeqCst))?;
+        // Also a start on a full disk.
+        if change.is_empty() {
+            return Ok(answer);
+        }
+        // Nobody else changes them meanwhile, so that nobody waits for this look.
+        self.store.commit(&self.read(), &change, self.next.load(Ordering::SeqCst))?;
         self.records.write().unwrap_or_else(PoisonError::into_inner).apply(change);
         Ok(answer)
     }

@@ -10,7 +10,7 @@ use crate::{
     service::Service,
 };
 
-both_drivers!(no_space, no_inodes);
+both_drivers!(no_space, no_inodes, records_without_space);
 
 /// A small file system of its own, unmounted at the end.
 struct Small {
@@ -92,4 +92,31 @@ async fn no_inodes(driver: &'static str) {
     service.cleanup().await;
     assert!(small.used().1 <= before.1 + 4, "{before:?} {:?}", small.used());
     service.prepare("still works", "").await.unwrap();
+}
+
+async fn records_without_space(driver: &'static str) {
+    let small = Small::new("size=16m");
+    let mut service = Service::start_in(&small.path, driver);
+    let filler = small.path.join("filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    assert!(std::io::copy(&mut std::io::repeat(1), &mut file).is_err());
+    // The store has some room of its own, as has the driver; it is used up in the end.
+    let mut kept = Vec::new();
+    let failure = loop {
+        let key = format!("key-{}", kept.len());
+        match service.view(&key, "").await {
+            Ok(_) => kept.push(key),
+            Err(failure) => break failure,
+        }
+        assert!(kept.len() < 5000, "the disk is full");
+    };
+    assert_full(&failure);
+    service.kill();
+    service.revive();
+    drop(file);
+    std::fs::remove_file(filler).unwrap();
+    service.prepare("later", "").await.unwrap();
+    for key in kept.iter().map(String::as_str).chain(["later"]) {
+        service.remove(key).await.unwrap();
+    }
 }
