@@ -32,10 +32,17 @@ impl Refusal {
     }
 
     /// Our own disk or records.
-    pub(crate) fn own(what: &str, error: &dyn std::error::Error) -> Self {
-        let message = format!("{what}: {}", berth_core::failure::chain(error));
+    pub(crate) fn own(what: &str, error: &(dyn std::error::Error + 'static)) -> Self {
+        let (message, status) = match (berth_core::failure::chain(error), is_full(error)) {
+            (why, false) => (format!("{what}: {why}"), StatusCode::INTERNAL_SERVER_ERROR),
+            (why, true) => {
+                let full =
+                    format!("{what}: {why}; free some space on the mirror's disk, or lower registry-proxy.max_size");
+                (full, StatusCode::INSUFFICIENT_STORAGE)
+            }
+        };
         tracing::error!(message, "the mirror's own store failed");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", message)
+        Self::new(status, "UNKNOWN", message)
     }
 
     /// Whether the last good answer is better than this one: the upstream is away, overloaded, or counts our requests.
@@ -47,6 +54,16 @@ impl Refusal {
     pub(crate) fn json(&self) -> Vec<u8> {
         serde_json::json!({ "errors": [{ "code": self.code, "message": &*self.message }] }).to_string().into_bytes()
     }
+}
+
+/// Whether a full disk is among the causes.
+fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    let kind = match error.downcast_ref::<redb::Error>() {
+        Some(redb::Error::Io(error)) => error.kind(),
+        _ => error.downcast_ref::<io::Error>().map_or(io::ErrorKind::Other, io::Error::kind),
+    };
+    matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        || error.source().is_some_and(|cause| is_full(cause))
 }
 
 impl From<Refusal> for io::Error {

@@ -193,11 +193,15 @@ impl Blobs {
         // A file of its own: several may store the same bytes at once, and a fill may have the other file open.
         let unique = self.puts.fetch_add(1, Ordering::Relaxed);
         let new = self.root.join("ingest").join(format!("{PUT}{unique}"));
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        std::os::unix::fs::FileExt::write_all_at(&file, bytes, 0)?;
-        file.sync_data()?;
         let path = self.path(digest);
-        fs::rename(new, &path)?;
+        let write = || {
+            let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+            std::os::unix::fs::FileExt::write_all_at(&file, bytes, 0)?;
+            file.sync_data()?;
+            fs::rename(&new, &path)
+        };
+        // Half of one only takes room.
+        write().inspect_err(|_| drop(fs::remove_file(&new)))?;
         self.added(digest, &path, bytes.len() as u64)
     }
 

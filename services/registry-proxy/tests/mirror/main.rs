@@ -4,6 +4,7 @@
 
 mod auth;
 mod faults;
+mod patience;
 mod proxy;
 mod pulls;
 mod real;

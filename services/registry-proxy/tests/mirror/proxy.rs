@@ -11,6 +11,8 @@ use berth_core::{config::Node, connect};
 use berth_proto::berth::registry::v1::{StatusRequest, StatusResponse, registry_client::RegistryClient};
 use tempfile::TempDir;
 
+use crate::patience::{PATIENCE, Watchdog};
+
 const CHILD: &str = "BERTH_TEST_MIRROR";
 
 pub(crate) struct Proxy {
@@ -18,6 +20,7 @@ pub(crate) struct Proxy {
     pub(crate) address: String,
     child: Child,
     pub(crate) http: reqwest::Client,
+    _watchdog: Watchdog,
 }
 
 /// The part of a mirror: runs it where this process was started for that, and does not come back.
@@ -58,7 +61,9 @@ impl Proxy {
         std::fs::write(directory.path().join("config.toml"), text).unwrap();
         let child = spawn(directory.path()).expect("the mirror starts");
         let http = client();
-        let mut proxy = Self { directory, address: String::new(), child, http };
+        let log = directory.path().join("log");
+        let watchdog = Watchdog::new(move || std::fs::read_to_string(&log).unwrap_or_default());
+        let mut proxy = Self { directory, address: String::new(), child, http, _watchdog: watchdog };
         proxy.address = proxy.status().await.address;
         proxy
     }
@@ -102,7 +107,7 @@ impl Drop for Proxy {
 
 pub(crate) fn client() -> reqwest::Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder().no_proxy().build().unwrap()
+    reqwest::Client::builder().no_proxy().read_timeout(PATIENCE).build().unwrap()
 }
 
 /// Starts the mirror configured in `directory`; answers when it says that it is ready, or with what it said instead.
@@ -129,8 +134,9 @@ pub(crate) fn spawn(directory: &Path) -> Result<Child, String> {
         let _ = rustix::event::poll(&mut wait, None);
         let _ = tell.send_to(b"ended", &socket);
     });
+    notified.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut word = [0; 64];
-    let length = notified.recv(&mut word).unwrap();
+    let length = notified.recv(&mut word).expect("it says that it is ready, or ends");
     if word[..length].starts_with(b"READY=1") {
         return Ok(child);
     }

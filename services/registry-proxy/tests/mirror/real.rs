@@ -9,7 +9,7 @@ use std::{
 
 use berth_core::Digest;
 
-use crate::{proxy::Proxy, upstream::noise};
+use crate::{patience::PATIENCE, proxy::Proxy, upstream::noise};
 
 struct Registry(Child, String);
 
@@ -38,12 +38,20 @@ impl Registry {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let line = lines.by_ref().map(Result::unwrap).find(|line| line.contains("listening on ")).unwrap();
-        let address = line.split("listening on ").nth(1).unwrap();
-        let address = address.split(['"', ' ']).next().unwrap().to_owned();
-        std::thread::spawn(move || lines.for_each(drop));
-        Self(child, address)
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            // All of it: a full pipe would stop the registry.
+            for line in lines.map_while(Result::ok) {
+                if let Some((_, address)) = line.split_once("listening on ") {
+                    let _ = tell.send(address.split(['"', ' ']).next().unwrap().to_owned());
+                }
+            }
+        });
+        let address = told.recv_timeout(PATIENCE);
+        let registry = Self(child, address.clone().unwrap_or_default());
+        address.expect("the registry says where it listens");
+        registry
     }
 }
 

@@ -16,6 +16,8 @@ use hyper::body::{Frame, Incoming};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, sync::watch, task::AbortHandle};
 
+use crate::patience::PATIENCE;
+
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const PIECE: usize = 16 << 10;
 
@@ -132,7 +134,10 @@ impl Upstream {
 
     /// Waits until so many bodies have ended.
     pub(crate) async fn bodies_ended(&self, count: usize) {
-        self.ended.subscribe().wait_for(|ended| *ended >= count).await.unwrap();
+        let mut states = self.ended.subscribe();
+        if tokio::time::timeout(PATIENCE, states.wait_for(|ended| *ended >= count)).await.is_err() {
+            panic!("{count} bodies should have ended, and {} have", *self.ended.borrow());
+        }
     }
 }
 
