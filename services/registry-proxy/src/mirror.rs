@@ -1,6 +1,10 @@
 //! The mirror: the upstreams, what is here of them, and what is on its way.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use berth_core::Digest;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -19,6 +23,8 @@ use crate::{
 
 /// "There is no such blob" holds for this long.
 const NEGATIVE: Duration = Duration::from_secs(5);
+/// How often beginnings of blobs are looked for that are not worth keeping.
+const LOOKS_AFTER: Duration = Duration::from_secs(3600);
 /// How often a blob is looked for again that arrived and was evicted in the same moment.
 const LOOKS: u32 = 3;
 
@@ -46,14 +52,27 @@ impl Mirror {
             .iter()
             .map(|(name, settings)| Ok((name.clone(), Arc::new(Upstream::new(name, settings)?))))
             .collect::<Result<_, Error>>()?;
+        let fills = Arc::new(Fills::new(store.clone()));
+        tokio::spawn(Self::keep_tidy(Arc::downgrade(&fills)));
         Ok(Self {
             manifests: Arc::new(Manifests::new(store.clone(), settings.tag_ttl)),
-            fills: Arc::new(Fills::new(store.clone())),
+            fills,
             passed: PassedThrough::default(),
             negative: Negative::default(),
             store,
             upstreams,
         })
+    }
+
+    /// Deletes, now and then, what nobody has asked for again.
+    async fn keep_tidy(fills: Weak<Fills>) {
+        let mut looks = tokio::time::interval(LOOKS_AFTER);
+        loop {
+            looks.tick().await;
+            let Some(fills) = fills.upgrade() else { return };
+            // It only tidies up.
+            let _ = tokio::task::spawn_blocking(move || fills.sweep()).await;
+        }
     }
 
     pub(crate) fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {

@@ -141,28 +141,48 @@ impl Fills {
         let reader = Reader::new(fill.clone());
         list.insert(digest.clone(), fill.clone());
         let (fills, upstream, repository) = (self.clone(), upstream.clone(), repository.to_owned());
-        tokio::spawn(async move { fills.run(fill, upstream, repository).await });
+        tokio::spawn(async move {
+            let landing = Landing(fills, fill);
+            landing.0.run(&landing.1, upstream, repository).await;
+        });
         Some((reader, false))
     }
 
-    async fn run(self: Arc<Self>, fill: Arc<Fill>, upstream: Arc<Upstream>, repository: String) {
+    async fn run(self: &Arc<Self>, fill: &Arc<Fill>, upstream: Arc<Upstream>, repository: String) {
         let _turn = upstream.turn().await;
-        if *fill.readers.borrow() == 0 && self.left(&fill) {
+        if *fill.readers.borrow() == 0 && self.left(fill) {
             return;
         }
-        let end = match download::run(&self, &fill, &upstream, &repository).await {
+        let end = match download::run(self, fill, &upstream, &repository).await {
             // Nobody reads it: `left` took it off the list.
             Ok(download::Done::Abandoned) => return,
             Ok(download::Done::Complete) => Ok(()),
             Err(refusal) => {
                 let (store, digest) = (self.store.clone(), fill.digest.clone());
+                // On a full disk others need the room; else what came is a beginning for the next.
+                let full = refusal.status == http::StatusCode::INSUFFICIENT_STORAGE;
                 // It only tidies up.
-                let _ = tokio::task::spawn_blocking(move || store.blobs.discard_empty(&digest)).await;
+                let _ = tokio::task::spawn_blocking(move || match full {
+                    true => drop(store.blobs.discard(&digest)),
+                    false => store.blobs.discard_empty(&digest),
+                })
+                .await;
                 Err(refusal)
             }
         };
         self.list.lock().unwrap_or_else(PoisonError::into_inner).remove(&fill.digest);
         fill.state.send_modify(|state| state.end = Some(end));
+    }
+
+    /// Deletes beginnings that nobody has asked for again for long. Blocks.
+    pub(crate) fn sweep(&self) {
+        for (path, digest) in self.store.blobs.old_partials() {
+            // With the list locked, so that nobody goes on with it in the same moment.
+            let list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+            if !digest.is_some_and(|digest| list.contains_key(&digest)) {
+                let _ = std::fs::remove_file(path);
+            }
+        }
     }
 
     /// Whether nobody reads this fill, which is then off the list, so that nobody joins it any more. Its file is closed.
@@ -174,6 +194,29 @@ impl Fills {
             list.remove(&fill.digest);
         }
         left
+    }
+}
+
+/// Ends a fill, in whatever way its work ended: else its readers would wait for ever.
+struct Landing(Arc<Fills>, Arc<Fill>);
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        let Self(fills, fill) = self;
+        {
+            let mut list = fills.list.lock().unwrap_or_else(PoisonError::into_inner);
+            // One that was abandoned may have a successor.
+            if list.get(&fill.digest).is_some_and(|listed| Arc::ptr_eq(listed, fill)) {
+                list.remove(&fill.digest);
+            }
+        }
+        fill.state.send_if_modified(|state| {
+            let open = state.end.is_none();
+            if open {
+                state.end = Some(Err(broke_off(&fill.digest)));
+            }
+            open
+        });
     }
 }
 

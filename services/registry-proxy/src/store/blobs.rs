@@ -86,7 +86,7 @@ impl Blobs {
             }
         }
         *blobs.lock() = index;
-        blobs.drop_old_partials();
+        blobs.drop_leftovers();
         blobs.evict();
         Ok(blobs)
     }
@@ -242,14 +242,25 @@ impl Blobs {
         }
     }
 
-    fn drop_old_partials(&self) {
+    /// Beginnings that were not written to for long, with the digests that they are of.
+    pub(crate) fn old_partials(&self) -> Vec<(PathBuf, Option<Digest>)> {
         let now = SystemTime::now();
         let old = |metadata: &fs::Metadata| {
             metadata.modified().is_ok_and(|time| now.duration_since(time).is_ok_and(|age| age > PARTIAL_KEPT))
         };
+        let entries = fs::read_dir(self.root.join("ingest")).into_iter().flatten().flatten();
+        let entries = entries.filter(|entry| entry.metadata().is_ok_and(|metadata| old(&metadata)));
+        let digest = |name: &std::ffi::OsStr| name.to_string_lossy().replacen('-', ":", 1).parse().ok();
+        entries.map(|entry| (entry.path(), digest(&entry.file_name()))).collect()
+    }
+
+    /// At the start, when nobody writes.
+    fn drop_leftovers(&self) {
+        for (path, _) in self.old_partials() {
+            let _ = fs::remove_file(path);
+        }
         for entry in fs::read_dir(self.root.join("ingest")).into_iter().flatten().flatten() {
-            let put = entry.file_name().to_string_lossy().starts_with(PUT);
-            if put || entry.metadata().is_ok_and(|metadata| old(&metadata)) {
+            if entry.file_name().to_string_lossy().starts_with(PUT) {
                 let _ = fs::remove_file(entry.path());
             }
         }
@@ -286,6 +297,21 @@ mod tests {
         assert_eq!(open.size, 400);
         assert_eq!(blobs.totals(), (2, 800));
         assert!(!blobs.path(&digests[1]).exists());
+    }
+
+    #[test]
+    fn beginnings_that_nobody_goes_on_with_are_old_some_day() {
+        let directory = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(directory.path(), 0).unwrap();
+        let [new, old] = [b"new", b"old"].map(|content| Digest::sha256(content));
+        blobs.ingest(&new).unwrap();
+        let long_ago = SystemTime::now() - PARTIAL_KEPT - Duration::from_secs(60);
+        blobs.ingest(&old).unwrap().file.set_modified(long_ago).unwrap();
+        assert_eq!(blobs.old_partials(), [(blobs.ingest_path(&old), Some(old))]);
+        fs::write(directory.path().join("ingest/put-0"), "half").unwrap();
+        let blobs = Blobs::open(directory.path(), 0).unwrap();
+        assert_eq!(fs::read_dir(directory.path().join("ingest")).unwrap().count(), 1);
+        assert!(blobs.ingest_path(&new).exists());
     }
 
     #[test]

@@ -37,6 +37,8 @@ const MAX_ERROR: usize = 64 << 10;
 pub(crate) struct Upstream {
     name: String,
     base: String,
+    /// The proxy between us and it, for people.
+    through: Option<String>,
     http: reqwest::Client,
     tokens: token::Tokens,
     circuit: Circuit,
@@ -78,11 +80,13 @@ impl Upstream {
         if loopback {
             builder = builder.no_proxy();
         }
+        let through = if loopback { None } else { proxy_before(&base) };
         let http = builder.build()?;
         Ok(Self {
             name: name.into(),
             tokens: token::Tokens::new(name, http.clone(), settings.credentials(name)?, base.scheme() == "http"),
             base: base.as_str().trim_end_matches('/').into(),
+            through,
             http,
             circuit: Circuit::default(),
             counts: Counts::default(),
@@ -198,12 +202,16 @@ impl Upstream {
         match tokio::time::timeout(READ_TIMEOUT, request.send()).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(Refusal::upstream(format!(
-                "{} ({}) cannot be reached: {}",
+                "{} ({}) cannot be reached{}: {}",
                 self.name,
                 self.base,
+                self.through.as_deref().unwrap_or_default(),
                 berth_core::failure::chain(&error.without_url())
             ))),
-            Err(_) => Err(Refusal::upstream(format!("{} ({}) does not answer", self.name, self.base))),
+            Err(_) => {
+                let through = self.through.as_deref().unwrap_or_default();
+                Err(Refusal::upstream(format!("{} ({}) does not answer{through}", self.name, self.base)))
+            }
         }
     }
 
@@ -246,6 +254,14 @@ impl Upstream {
             status => Refusal::new(status, "UNSUPPORTED", format!("{at} answered {status} to {what}{said}")),
         })
     }
+}
+
+/// The proxy that the environment puts before an address. A password in its own address is not shown.
+fn proxy_before(base: &url::Url) -> Option<String> {
+    let proxy = hyper_util::client::proxy::matcher::Matcher::from_env().intercept(&base.as_str().parse().ok()?)?;
+    let port = proxy.uri().port_u16().map(|port| format!(":{port}")).unwrap_or_default();
+    let variable = if base.scheme() == "https" { "HTTPS_PROXY" } else { "HTTP_PROXY" };
+    Some(format!(" through the proxy {}{port} (see {variable} in the service's environment)", proxy.uri().host()?))
 }
 
 /// Seconds; dates are rare enough here.

@@ -179,3 +179,18 @@ async fn eviction_beneath_readers_harms_nobody() {
     let on_disk = std::fs::read_dir(proxy.stored().join("blobs/sha256")).unwrap().count() as u64;
     assert_eq!(on_disk, status.blobs);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_fails_is_named_and_its_password_is_not() {
+    // Nobody listens on a port that was just given back.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let proxy = Proxy::start_with(
+        &[("docker.io", "http://registry.example.com")],
+        "",
+        &[("HTTP_PROXY", format!("http://me:secret@{free}"))],
+    )
+    .await;
+    let text = proxy.get("a/manifests/1").await.text().await.unwrap();
+    let named = format!("cannot be reached through the proxy {free} (see HTTP_PROXY in the service's environment)");
+    assert!(text.contains(&named) && !text.contains("secret"), "{text}");
+}

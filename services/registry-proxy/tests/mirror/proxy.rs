@@ -41,6 +41,15 @@ pub(crate) async fn be_a_mirror() {
 impl Proxy {
     /// `upstreams`: names and addresses; `more`: further lines of the section.
     pub(crate) async fn start(upstreams: &[(&str, &str)], more: &str) -> Self {
+        Self::start_with(upstreams, more, &[]).await
+    }
+
+    /// With this in its environment as long as it is not started again.
+    pub(crate) async fn start_with(
+        upstreams: &[(&str, &str)],
+        more: &str,
+        environment: &[(&'static str, String)],
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut text = format!(
             "root = {:?}\nstate = {:?}\nlog = 'berth_registry_proxy=debug'\n[registry-proxy]\n",
@@ -59,7 +68,7 @@ impl Proxy {
             }
         }
         std::fs::write(directory.path().join("config.toml"), text).unwrap();
-        let child = spawn(directory.path()).expect("the mirror starts");
+        let child = spawn_with(directory.path(), environment).expect("the mirror starts");
         let http = client();
         let log = directory.path().join("log");
         let watchdog = Watchdog::new(move || std::fs::read_to_string(&log).unwrap_or_default());
@@ -112,6 +121,10 @@ pub(crate) fn client() -> reqwest::Client {
 
 /// Starts the mirror configured in `directory`; answers when it says that it is ready, or with what it said instead.
 pub(crate) fn spawn(directory: &Path) -> Result<Child, String> {
+    spawn_with(directory, &[])
+}
+
+fn spawn_with(directory: &Path, environment: &[(&'static str, String)]) -> Result<Child, String> {
     // A name of its own: the end of an earlier child is told to its own socket.
     static STARTS: AtomicU32 = AtomicU32::new(0);
     let socket = directory.join(format!("ready-{}", STARTS.fetch_add(1, Ordering::Relaxed)));
@@ -120,6 +133,7 @@ pub(crate) fn spawn(directory: &Path) -> Result<Child, String> {
         .args(["--exact", "restarts::a_killed_mirror_goes_on_where_it_was", "--nocapture"])
         .env(CHILD, directory.join("config.toml"))
         .env("NOTIFY_SOCKET", &socket)
+        .envs(environment.iter().cloned())
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(std::fs::File::create(directory.join("log")).unwrap())
