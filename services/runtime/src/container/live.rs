@@ -89,7 +89,8 @@ impl Drop for Attachment {
 impl Container {
     pub(crate) fn new(record: Record) -> Arc<Self> {
         let id = record.id.clone();
-        let live = Live { record: Arc::new(record), task: None, cleaning: false, ends: 0, erased: false, removed: false };
+        let live =
+            Live { record: Arc::new(record), task: None, cleaning: false, ends: 0, erased: false, removed: false };
         Arc::new(Self {
             id,
             live: watch::Sender::new(live),

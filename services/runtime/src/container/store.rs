@@ -199,10 +199,9 @@ impl Writer {
     fn told(&self, error: &redb::Error) -> Error {
         match error {
             redb::Error::Io(source) => {
-                let source = source.raw_os_error().map_or_else(
-                    || io::Error::new(source.kind(), source.to_string()),
-                    io::Error::from_raw_os_error,
-                );
+                let source = source
+                    .raw_os_error()
+                    .map_or_else(|| io::Error::new(source.kind(), source.to_string()), io::Error::from_raw_os_error);
                 Error::Io { what: "cannot write the store", path: self.path.clone(), source }
             }
             other => Error::Store { path: self.path.clone(), source: Box::new(corrupted(&other.to_string())) },

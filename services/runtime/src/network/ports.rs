@@ -75,7 +75,7 @@ pub(crate) struct Published {
     pub(crate) host: HostPort,
     pub(crate) container_port: u16,
     /// Holds the port; `None` where nobody else could take it, or where somebody did while no service ran.
-    _held: Option<OwnedFd>,
+    _held: Option<Held>,
 }
 
 impl Published {
@@ -198,7 +198,7 @@ pub(crate) fn hold_again(mappings: &[PortMapping]) -> Vec<Published> {
     published
 }
 
-fn one(host: HostPort, taken: impl Fn(HostPort) -> bool) -> Result<Option<OwnedFd>, Error> {
+fn one(host: HostPort, taken: impl Fn(HostPort) -> bool) -> Result<Option<Held>, Error> {
     let address = host.address.to_string();
     let allocated = Error::PortTaken { address: address.clone(), port: host.port };
     if taken(host) {
@@ -211,7 +211,7 @@ fn one(host: HostPort, taken: impl Fn(HostPort) -> bool) -> Result<Option<OwnedF
 }
 
 /// A free port out of those that the kernel gives out itself, beginning anywhere.
-fn any(host: HostPort, taken: impl Fn(HostPort) -> bool) -> Result<(HostPort, Option<OwnedFd>), Error> {
+fn any(host: HostPort, taken: impl Fn(HostPort) -> bool) -> Result<(HostPort, Option<Held>), Error> {
     let (first, last) = range();
     let count = u32::from(last - first) + 1;
     let start = rand::rng().random_range(0..count);
@@ -223,7 +223,7 @@ fn out_of(
     host: HostPort,
     ports: impl IntoIterator<Item = u16>,
     taken: impl Fn(HostPort) -> bool,
-) -> Result<(HostPort, Option<OwnedFd>), Error> {
+) -> Result<(HostPort, Option<Held>), Error> {
     let (mut first, mut last) = (u16::MAX, 0);
     for port in ports {
         (first, last) = (first.min(port), last.max(port));
@@ -247,7 +247,19 @@ fn range() -> (u16, u16) {
 }
 
 /// A socket that has the port. `None` where the kernel does not know the protocol, so that nobody can have it.
-fn bind(host: HostPort) -> io::Result<Option<OwnedFd>> {
+/// A socket that holds a port until it is dropped.
+#[derive(Debug)]
+pub(super) struct Held(OwnedFd);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // A process that is being started has a copy until it executes its program. With "reuse" on both (TCP), not
+        // even that is in the way of whoever of us holds the port next. Failed, the port is free a moment later.
+        let _ = sockopt::set_socket_reuseaddr(&self.0, true);
+    }
+}
+
+fn bind(host: HostPort) -> io::Result<Option<Held>> {
     let address = SocketAddrV4::new(host.address, host.port);
     let socket = |kind, protocol: Option<Number>| {
         rustix::net::socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, protocol)
@@ -263,19 +275,19 @@ fn bind(host: HostPort) -> io::Result<Option<OwnedFd>> {
             rustix::net::listen(&socket, 0)?;
             rustix::net::shutdown(&socket, Shutdown::Both)?;
             sockopt::set_socket_reuseaddr(&socket, false)?;
-            Ok(Some(socket))
+            Ok(Some(Held(socket)))
         }
         Protocol::Udp => {
             let socket = socket(SocketType::DGRAM, Some(ipproto::UDP))?;
             // Nothing is ever read from it.
             sockopt::set_socket_recv_buffer_size(&socket, 0)?;
             rustix::net::bind(&socket, &address)?;
-            Ok(Some(socket))
+            Ok(Some(Held(socket)))
         }
         Protocol::Sctp => match socket(SocketType::STREAM, Some(ipproto::SCTP)) {
             Ok(socket) => {
                 rustix::net::bind(&socket, &address)?;
-                Ok(Some(socket))
+                Ok(Some(Held(socket)))
             }
             Err(rustix::io::Errno::PROTONOSUPPORT | rustix::io::Errno::SOCKTNOSUPPORT) => Ok(None),
             Err(error) => Err(error.into()),

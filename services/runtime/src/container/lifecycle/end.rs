@@ -55,9 +55,7 @@ impl Containers {
                 Some(task) => task.delete("").await.is_ok(),
                 None => false,
             };
-            if !deleted
-                && let Err(error) = bundle.delete(&self.shim).await
-            {
+            if !deleted && let Err(error) = bundle.delete(&self.shim).await {
                 tracing::warn!(id = container.id, %error, "something of a container may be left");
             }
         };
