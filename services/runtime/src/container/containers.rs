@@ -88,16 +88,6 @@ impl Containers {
         self.driver.get_or_try_init(|| self.neighbours.storage_driver()).await.cloned()
     }
 
-    /// Names of the volumes that containers have, except those of one container.
-    pub(crate) fn volumes_in_use(&self, except: &str) -> Vec<String> {
-        let all = self.index.all();
-        let others = all.iter().filter(|container| container.id != except);
-        others
-            .flat_map(|container| container.record().mounts.iter().map(|m| m.name.clone()).collect::<Vec<_>>())
-            .filter(|name| !name.is_empty())
-            .collect()
-    }
-
     /// Says what happened to a container.
     pub(crate) fn event(&self, action: &str, record: &Record, attributes: &[(&str, String)]) {
         self.events.container(action, record, attributes);

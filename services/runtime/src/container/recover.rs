@@ -32,6 +32,7 @@ impl Containers {
         let containers: Vec<_> = records.into_iter().map(Container::new).collect();
         for container in &containers {
             self.index.insert(Arc::clone(container));
+            self.volumes.belong(&container.id, &container.record().mounts);
         }
         let mut looks = JoinSet::new();
         for id in self.bundle_ids()? {
@@ -175,7 +176,14 @@ impl Containers {
         for (id, job) in jobs {
             let (mounts, volumes) = match job {
                 // Its record was committed in the same step that ends the job, so there is none.
-                Job::Create { .. } => (Vec::new(), true),
+                Job::Create { .. } => match self.volumes.made_for(&id).await {
+                    Ok(mounts) => (mounts, true),
+                    Err(error) => {
+                        let error = berth_core::Failure::from(error);
+                        tracing::warn!(id, %error, "volumes of a create that was cut off stay until the next start");
+                        continue;
+                    }
+                },
                 Job::Remove { mounts, volumes } => (mounts, volumes),
             };
             let record = Record { id: id.clone(), mounts, ..Record::default() };

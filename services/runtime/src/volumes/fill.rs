@@ -182,7 +182,7 @@ mod tests {
                 no_copy,
                 ..Mount::default()
             };
-            let points = self.volumes.resolve(&[mount], &[]).await.unwrap();
+            let points = self.volumes.resolve("c", &[mount], &[]).await.unwrap();
             self.volumes.fill(&points, &self.rootfs()).await.unwrap();
             points[0].source.clone().into()
         }

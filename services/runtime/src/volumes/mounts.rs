@@ -22,15 +22,20 @@ const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "slave", "rslave", "shar
 impl Volumes {
     /// What a container's mounts are, in the order they must be made: the user's, and the image's volumes that no mount
     /// of the user's replaces. Makes named and anonymous volumes that are not there, and missing bind sources where the
-    /// mount says so. Failed, it leaves no anonymous volume.
+    /// mount says so. The volumes belong to `container` from then on. Failed, it leaves no anonymous volume.
     ///
     /// # Errors
     /// See [`Error`].
-    pub(crate) async fn resolve(&self, mounts: &[Mount], image_volumes: &[String]) -> Result<Vec<MountPoint>, Error> {
+    pub(crate) async fn resolve(
+        &self,
+        container: &str,
+        mounts: &[Mount],
+        image_volumes: &[String],
+    ) -> Result<Vec<MountPoint>, Error> {
         Self::check(mounts)?;
-        let inner = Arc::clone(&self.0);
+        let (inner, container) = (Arc::clone(&self.0), container.to_owned());
         let (mounts, image_volumes) = (mounts.to_vec(), image_volumes.to_vec());
-        blocking("making volumes", move || resolve(&inner, &mounts, &image_volumes)).await
+        blocking("making volumes", move || resolve(&inner, &container, &mounts, &image_volumes)).await
     }
 
     /// Whether these mounts can be meant, without looking at the disk and without making anything.
@@ -96,52 +101,85 @@ fn clean(path: &str) -> String {
     format!("/{}", clean.join("/"))
 }
 
-fn resolve(inner: &Inner, mounts: &[Mount], image_volumes: &[String]) -> Result<Vec<MountPoint>, Error> {
-    let mut points = Vec::new();
-    let mut made = Vec::new();
-    match all(inner, mounts, image_volumes, &mut points, &mut made) {
+fn resolve(
+    inner: &Inner,
+    container: &str,
+    mounts: &[Mount],
+    image_volumes: &[String],
+) -> Result<Vec<MountPoint>, Error> {
+    let mut making = Making { inner, container, points: Vec::new() };
+    match making.all(mounts, image_volumes) {
         Ok(()) => {
+            let mut points = making.points;
             // What is mounted beneath another comes after it.
             points.sort_by_key(|point| point.destination.split('/').count());
             Ok(points)
         }
         Err(error) => {
-            for name in made {
-                if let Err(error) = inner.remove(&name) {
-                    tracing::warn!(volume = name, %error, "an anonymous volume stays");
-                }
-            }
+            making.undo();
             Err(error)
         }
     }
 }
 
-/// `made` are the anonymous volumes.
-fn all(
-    inner: &Inner,
-    mounts: &[Mount],
-    image_volumes: &[String],
-    points: &mut Vec<MountPoint>,
-    made: &mut Vec<String>,
-) -> Result<(), Error> {
-    for mount in mounts {
-        let point =
-            MountPoint { destination: clean(&mount.target), read_write: !mount.read_only, ..MountPoint::default() };
-        points.push(match mount.r#type() {
-            Type::Bind => bind(mount, point)?,
-            Type::Volume => volume(inner, mount, point, made)?,
-            Type::Tmpfs | Type::Unspecified => MountPoint { r#type: "tmpfs".into(), ..point },
-        });
-    }
-    for target in image_volumes {
-        let destination = clean(target);
-        if destination == "/" || points.iter().any(|point| point.destination == destination) {
-            continue;
+/// The mounts of one container while they are made.
+struct Making<'a> {
+    inner: &'a Inner,
+    container: &'a str,
+    points: Vec<MountPoint>,
+}
+
+impl Making<'_> {
+    fn all(&mut self, mounts: &[Mount], image_volumes: &[String]) -> Result<(), Error> {
+        for mount in mounts {
+            let point =
+                MountPoint { destination: clean(&mount.target), read_write: !mount.read_only, ..MountPoint::default() };
+            match mount.r#type() {
+                Type::Bind => self.points.push(bind(mount, point)?),
+                Type::Volume => self.volume(mount, point)?,
+                Type::Tmpfs | Type::Unspecified => self.points.push(MountPoint { r#type: "tmpfs".into(), ..point }),
+            }
         }
-        let point = MountPoint { destination, read_write: true, ..MountPoint::default() };
-        points.push(volume(inner, &Mount::default(), point, made)?);
+        for target in image_volumes {
+            let destination = clean(target);
+            if destination == "/" || self.points.iter().any(|point| point.destination == destination) {
+                continue;
+            }
+            let point = MountPoint { destination, read_write: true, ..MountPoint::default() };
+            self.volume(&Mount::default(), point)?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn volume(&mut self, mount: &Mount, point: MountPoint) -> Result<(), Error> {
+        let anonymous = mount.source.is_empty();
+        let name = if anonymous { invented_name() } else { mount.source.clone() };
+        let volume = self.inner.volume(&name)?;
+        self.inner.take(self.container, &name);
+        self.points.push(MountPoint {
+            r#type: "volume".into(),
+            name,
+            source: volume.mountpoint.to_string_lossy().into_owned(),
+            driver: "local".into(),
+            mode: if mount.no_copy { NO_COPY.into() } else { "z".into() },
+            propagation: mount.propagation.clone(),
+            ..point
+        });
+        volume.make(&self.inner.draft(), anonymous.then_some(self.container))
+    }
+
+    /// Named ones stay, as they do without their container.
+    fn undo(&self) {
+        let volumes = || self.points.iter().filter(|point| point.r#type == "volume");
+        self.inner.give_back(self.container, volumes().map(|point| point.name.as_str()));
+        for point in volumes() {
+            let made =
+                self.inner.volume(&point.name).is_ok_and(|v| v.exists() && v.details.container == self.container);
+            if made && let Err(error) = self.inner.remove(&point.name) {
+                tracing::warn!(volume = point.name, %error, "an anonymous volume stays");
+            }
+        }
+    }
 }
 
 fn bind(mount: &Mount, point: MountPoint) -> Result<MountPoint, Error> {
@@ -158,25 +196,6 @@ fn bind(mount: &Mount, point: MountPoint) -> Result<MountPoint, Error> {
     }
     let propagation = if mount.propagation.is_empty() { "rprivate" } else { &mount.propagation };
     Ok(MountPoint { r#type: "bind".into(), source, propagation: propagation.into(), ..point })
-}
-
-fn volume(inner: &Inner, mount: &Mount, point: MountPoint, made: &mut Vec<String>) -> Result<MountPoint, Error> {
-    let anonymous = mount.source.is_empty();
-    let name = if anonymous { invented_name() } else { mount.source.clone() };
-    let volume = inner.volume(&name)?;
-    if anonymous {
-        made.push(name.clone());
-    }
-    volume.make(&inner.draft(), anonymous)?;
-    Ok(MountPoint {
-        r#type: "volume".into(),
-        name,
-        source: volume.mountpoint.to_string_lossy().into_owned(),
-        driver: "local".into(),
-        mode: if mount.no_copy { NO_COPY.into() } else { "z".into() },
-        propagation: mount.propagation.clone(),
-        ..point
-    })
 }
 
 #[cfg(test)]
@@ -218,7 +237,7 @@ mod tests {
             Mount { create_source: true, read_only: true, ..mount(Type::Bind, &source, "/bind") },
         ];
         let image = ["/data/".to_owned(), "/cache".into(), "/cache".into()];
-        let points = volumes.resolve(&mounts, &image).await.unwrap();
+        let points = volumes.resolve("a", &mounts, &image).await.unwrap();
         let destinations: Vec<_> = points.iter().map(|point| point.destination.as_str()).collect();
         assert_eq!(destinations, ["/data", "/bind", "/cache", "/data/below/tmp"]);
         assert!(points[0].source.ends_with("volumes/named/_data") && Path::new(&points[0].source).is_dir());
@@ -228,19 +247,23 @@ mod tests {
         let names: Vec<_> = volumes.list().await.unwrap().into_iter().map(|volume| volume.name).collect();
         assert!(names.contains(&"named".to_owned()) && names.contains(&points[2].name) && names.len() == 2);
 
-        volumes.released(&points, true, &[points[2].name.clone()]).await;
+        assert_eq!(volumes.made_for("a").await.unwrap()[0].name, points[2].name);
+        assert!(volumes.made_for("b").await.unwrap().is_empty());
+        let others = [mount(Type::Volume, "named", "/x"), mount(Type::Volume, &points[2].name, "/y")];
+        let others = volumes.resolve("b", &others, &[]).await.unwrap();
+        volumes.released("a", &points, true).await;
         assert_eq!(volumes.list().await.unwrap().len(), 2, "another container has it");
-        volumes.released(&points, false, &[]).await;
+        let in_use = volumes.remove("named").await.unwrap_err().to_string();
+        assert!(in_use.contains("volume is in use - [b]"), "{in_use}");
+        volumes.released("b", &others, false).await;
         assert_eq!(volumes.list().await.unwrap().len(), 2);
-        volumes.released(&points, true, &[]).await;
+        volumes.belong("c", &points);
+        volumes.released("c", &points, true).await;
         let left = volumes.list().await.unwrap();
         assert_eq!(left.iter().map(|volume| volume.name.as_str()).collect::<Vec<_>>(), ["named"]);
-        assert!(
-            volumes.remove("named", &["c1".into()]).await.unwrap_err().to_string().contains("volume is in use - [c1]")
-        );
-        volumes.remove("named", &[]).await.unwrap();
-        assert!(matches!(volumes.remove("named", &[]).await, Err(Error::NotFound { .. })));
-        assert!(matches!(volumes.remove("../volumes", &[]).await, Err(Error::NotFound { .. })));
+        volumes.remove("named").await.unwrap();
+        assert!(matches!(volumes.remove("named").await, Err(Error::NotFound { .. })));
+        assert!(matches!(volumes.remove("../volumes").await, Err(Error::NotFound { .. })));
     }
 
     #[tokio::test]
@@ -248,7 +271,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let volumes = Volumes::open(directory.path()).unwrap();
         let mounts = [mount(Type::Volume, "", "/a"), mount(Type::Bind, "/no/such/path", "/m")];
-        let error = volumes.resolve(&mounts, &[]).await.unwrap_err().to_string();
+        let error = volumes.resolve("a", &mounts, &[]).await.unwrap_err().to_string();
         assert_eq!(error, "invalid mount config for type \"bind\": bind source path does not exist: /no/such/path");
         assert!(volumes.list().await.unwrap().is_empty());
     }

@@ -1,10 +1,10 @@
 //! All volumes of the node.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use berth_proto::berth::runtime::v1::MountPoint;
@@ -31,7 +31,11 @@ pub(super) struct Inner {
     pub(super) trash: Trash,
     /// One at a time fills a volume.
     filling: Mutex<HashMap<String, Arc<Mutex<()>>>>,
+    users: Mutex<Users>,
 }
+
+/// Which containers have a volume, by its name: from before it is made for them until they are removed.
+type Users = HashMap<String, BTreeSet<String>>;
 
 impl Volumes {
     /// Opens the volumes in a directory, and ends what a killed service had begun. Blocks; belongs on a blocking thread.
@@ -43,7 +47,7 @@ impl Volumes {
             fs::create_dir_all(needed).map_err(Error::io("cannot make", needed))?;
         }
         let trash = Trash::open(directory.join(TRASH))?;
-        let inner = Inner { directory: directory.into(), trash, filling: Mutex::new(HashMap::new()) };
+        let inner = Inner { directory: directory.into(), trash, filling: Mutex::default(), users: Mutex::default() };
         let drafts = inner.draft();
         for half_made in fs::read_dir(&drafts).map_err(Error::io("cannot list", &drafts))?.flatten() {
             inner.trash.take(&half_made.path())?;
@@ -56,17 +60,27 @@ impl Volumes {
         Ok(Self(Arc::new(inner)))
     }
 
-    /// A container is removed: its anonymous volumes among `mounts` go with it where `remove_anonymous` and no other
-    /// container (`in_use`: names of volumes) has them. Named ones stay.
-    pub(crate) async fn released(&self, mounts: &[MountPoint], remove_anonymous: bool, in_use: &[String]) {
-        if !remove_anonymous {
-            return;
+    /// A container that was made before this service started has these.
+    pub(crate) fn belong(&self, container: &str, mounts: &[MountPoint]) {
+        let mut users = self.0.users();
+        for name in names(mounts) {
+            users.entry(name.into()).or_default().insert(container.into());
         }
-        let names = mounts.iter().filter(|mount| mount.r#type == "volume").map(|mount| mount.name.clone());
-        let names: Vec<_> = names.filter(|name| !in_use.contains(name)).collect();
-        let inner = Arc::clone(&self.0);
-        let remove = move || {
+    }
+
+    /// A container is removed: its anonymous volumes among `mounts` go with it where `remove_anonymous` and no other
+    /// container has them. Named ones stay.
+    pub(crate) async fn released(&self, container: &str, mounts: &[MountPoint], remove_anonymous: bool) {
+        let names: Vec<_> = names(mounts).map(str::to_owned).collect();
+        let (inner, container) = (Arc::clone(&self.0), container.to_owned());
+        let release = move || {
+            // Held until they are thrown away, so that nobody gets one that goes.
+            let mut users = inner.users();
             for name in names {
+                let_go(&mut users, &name, &container);
+                if !remove_anonymous || users.contains_key(&name) {
+                    continue;
+                }
                 let anonymous = Volume::at(&inner.directory, &name).is_ok_and(|volume| volume.details.anonymous);
                 if anonymous && let Err(error) = inner.remove(&name) {
                     tracing::warn!(volume = name, %error, "an anonymous volume stays");
@@ -74,7 +88,22 @@ impl Volumes {
             }
         };
         // It cannot fail but by a panic, which the runtime reports.
-        let _ = tokio::task::spawn_blocking(remove).await;
+        let _ = tokio::task::spawn_blocking(release).await;
+    }
+
+    /// The anonymous volumes that were made for a container: a create that was cut off names them nowhere else.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub(crate) async fn made_for(&self, container: &str) -> Result<Vec<MountPoint>, Error> {
+        let (inner, container) = (Arc::clone(&self.0), container.to_owned());
+        let made = move || {
+            let its = |volume: &Volume| volume.details.anonymous && volume.details.container == container;
+            let point =
+                |volume: Volume| MountPoint { r#type: "volume".into(), name: volume.name, ..Default::default() };
+            Ok(inner.list()?.into_iter().filter(its).map(point).collect())
+        };
+        blocking("listing volumes", made).await
     }
 
     /// All volumes by name.
@@ -87,23 +116,57 @@ impl Volumes {
         blocking("listing volumes", move || inner.list()).await
     }
 
-    /// Removes a volume that none of `users` (container ids) has.
+    /// Removes a volume that no container has.
     ///
     /// # Errors
     /// It is in use or is not there.
     #[cfg_attr(not(test), expect(dead_code, reason = "for the volume commands, which no service offers yet"))]
-    pub(crate) async fn remove(&self, name: &str, users: &[String]) -> Result<(), Error> {
-        if !users.is_empty() {
-            return Err(Error::InUse { name: name.into(), by: users.to_vec() });
-        }
+    pub(crate) async fn remove(&self, name: &str) -> Result<(), Error> {
         let (inner, name) = (Arc::clone(&self.0), name.to_owned());
-        blocking("removing a volume", move || inner.remove(&name)).await
+        let remove = move || {
+            let users = inner.users();
+            match users.get(&name) {
+                Some(by) => Err(Error::InUse { name: name.clone(), by: by.iter().cloned().collect() }),
+                None => inner.remove(&name),
+            }
+        };
+        blocking("removing a volume", remove).await
+    }
+}
+
+/// The volumes among mounts.
+fn names(mounts: &[MountPoint]) -> impl Iterator<Item = &str> {
+    mounts.iter().filter(|mount| mount.r#type == "volume").map(|mount| mount.name.as_str())
+}
+
+fn let_go(users: &mut Users, name: &str, container: &str) {
+    if let Some(by) = users.get_mut(name) {
+        by.remove(container);
+        if by.is_empty() {
+            users.remove(name);
+        }
     }
 }
 
 impl Inner {
     pub(super) fn volume(&self, name: &str) -> Result<Volume, Error> {
         Volume::at(&self.directory, name)
+    }
+
+    fn users(&self) -> MutexGuard<'_, Users> {
+        // It is whole at every line, so a panic elsewhere does not spoil it.
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on nobody removes these.
+    pub(super) fn take(&self, container: &str, name: &str) {
+        self.users().entry(name.into()).or_default().insert(container.into());
+    }
+
+    /// A container does not come to be.
+    pub(super) fn give_back<'a>(&self, container: &str, names: impl Iterator<Item = &'a str>) {
+        let mut users = self.users();
+        names.for_each(|name| let_go(&mut users, name, container));
     }
 
     /// Where volumes are made before they have their names.

@@ -14,30 +14,27 @@ use crate::volumes::Error;
 #[derive(Debug)]
 pub(super) struct Trash {
     path: PathBuf,
-    sender: mpsc::Sender<PathBuf>,
+    /// Wakes the thread that empties. One word waits at most: what to delete is what lies there.
+    wake: mpsc::SyncSender<()>,
 }
 
 impl Trash {
     /// Opens the trash at `path` and begins to empty it.
     pub(super) fn open(path: PathBuf) -> Result<Self, Error> {
         fs::create_dir_all(&path).map_err(Error::io("cannot make", &path))?;
-        let (sender, garbage) = mpsc::channel::<PathBuf>();
-        for entry in fs::read_dir(&path).map_err(Error::io("cannot list", &path))?.flatten() {
-            // The receiver lives as long as the thread below, which does not end before the sender.
-            let _ = sender.send(entry.path());
-        }
+        let (wake, woken) = mpsc::sync_channel(1);
+        let _ = wake.try_send(());
+        let directory = path.clone();
         let empty = move || {
-            for path in garbage {
-                if let Err(error) = fs::remove_dir_all(&path) {
-                    tracing::warn!(path = %path.display(), %error, "garbage cannot be deleted now; the next start tries again");
-                }
+            while woken.recv().is_ok() {
+                empty(&directory);
             }
         };
         thread::Builder::new()
             .name("volume-trash".into())
             .spawn(empty)
             .map_err(Error::io("cannot start the thread that empties", &path))?;
-        Ok(Self { path, sender })
+        Ok(Self { path, wake })
     }
 
     /// Throws a directory away; whether it was there.
@@ -45,11 +42,21 @@ impl Trash {
         let target = self.path.join(hex::encode(rand::random::<[u8; 16]>()));
         match fs::rename(directory, &target) {
             Ok(()) => {
-                let _ = self.sender.send(target);
+                // Where it is full, a wake-up is still to come, and the look after it finds this.
+                let _ = self.wake.try_send(());
                 Ok(true)
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(Error::io("cannot throw away", directory)(error)),
+        }
+    }
+}
+
+fn empty(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if let Err(error) = fs::remove_dir_all(&path) {
+            tracing::warn!(path = %path.display(), %error, "garbage cannot be deleted now; it is tried again");
         }
     }
 }

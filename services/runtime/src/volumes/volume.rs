@@ -28,6 +28,9 @@ pub(crate) struct Details {
     pub(crate) driver: String,
     /// Made without a name for one container, and to go with it where that is asked for.
     pub(crate) anonymous: bool,
+    /// The container that an anonymous one was made for.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) container: String,
     pub(crate) labels: BTreeMap<String, String>,
 }
 
@@ -75,25 +78,26 @@ impl Volume {
     }
 
     /// Makes it, unless it is there: whole or not at all, and on disk when this answers. `draft` is a directory of the
-    /// same file system for what is half made.
-    pub(super) fn make(&self, draft: &Path, anonymous: bool) -> Result<(), Error> {
+    /// same file system for what is half made; `container` is who an anonymous one is for.
+    pub(super) fn make(&self, draft: &Path, container: Option<&str>) -> Result<(), Error> {
         if self.exists() {
             return Ok(());
         }
         let draft = draft.join(hex::encode(rand::random::<[u8; 16]>()));
-        let made = self.make_in(&draft, anonymous);
+        let made = self.make_in(&draft, container);
         if made.is_err() {
             let _ = fs::remove_dir_all(&draft);
         }
         made
     }
 
-    fn make_in(&self, draft: &Path, anonymous: bool) -> Result<(), Error> {
+    fn make_in(&self, draft: &Path, container: Option<&str>) -> Result<(), Error> {
         let failed = || Error::io("cannot make the volume", self.directory());
         let details = Details {
             created: jiff::Timestamp::now().to_string(),
             driver: "local".into(),
-            anonymous,
+            anonymous: container.is_some(),
+            container: container.unwrap_or_default().into(),
             labels: BTreeMap::new(),
         };
         let details = serde_json::to_vec(&details).map_err(|error| failed()(error.into()))?;
@@ -140,9 +144,9 @@ mod tests {
         let draft = directory.path().join(".draft");
         fs::create_dir(&draft).unwrap();
         let volume = Volume::at(directory.path(), "data").unwrap();
-        volume.make(&draft, true).unwrap();
+        volume.make(&draft, Some("c")).unwrap();
         fs::write(volume.mountpoint.join("x"), "kept").unwrap();
-        volume.make(&draft, false).unwrap();
+        volume.make(&draft, None).unwrap();
         let again = Volume::at(directory.path(), "data").unwrap();
         assert!(again.details.anonymous && again.details.driver == "local");
         assert_eq!(fs::read(again.mountpoint.join("x")).unwrap(), b"kept");

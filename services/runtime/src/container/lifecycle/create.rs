@@ -168,7 +168,7 @@ impl Containers {
         let make_directory = blocking("making a container's directory", move || {
             fs::create_dir_all(&directory).map_err(Error::io("cannot make", &directory))
         });
-        let volumes = self.volumes.resolve(&record.spec.mounts, &completed.volumes);
+        let volumes = self.volumes.resolve(&record.id, &record.spec.mounts, &completed.volumes);
         let (rootfs, made, volumes) =
             tokio::join!(self.neighbours.prepare(&record.id, &image.chain_id), make_directory, volumes);
         // Known before anything can fail, so that it can be undone.

@@ -97,7 +97,6 @@ impl Containers {
 
     /// Takes away what a container without a record has left. Can be done again.
     pub(crate) async fn clear(&self, id: &str, record: &Record, volumes: bool) -> Result<()> {
-        let in_use = self.volumes_in_use(id);
         let directory = self.directory(id);
         let remove = blocking("removing a container's directory", move || match fs::remove_dir_all(&directory) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -109,7 +108,7 @@ impl Containers {
             self.neighbours.release(id),
             self.neighbours.remove_snapshot(id),
             remove,
-            self.volumes.released(&record.mounts, volumes, &in_use),
+            self.volumes.released(id, &record.mounts, volumes),
         );
         released.and(snapshot).and(removed)
     }
