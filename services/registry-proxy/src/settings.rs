@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -69,6 +70,12 @@ impl Settings {
         for (name, upstream) in &self.upstream {
             upstream.base(name)?;
             upstream.credentials(name)?;
+            if let Some(file) = upstream.password_file.as_deref().filter(|file| is_public(file)) {
+                tracing::warn!(
+                    upstream = name, file = %file.display(),
+                    "others than its owner may read this password file; change that with `chmod 600`"
+                );
+            }
         }
         Ok(())
     }
@@ -114,6 +121,10 @@ impl Upstream {
         let password = std::fs::read_to_string(file).map_err(|error| password_file(name, file, &error.to_string()))?;
         Ok(Some((user.clone(), password.trim_end_matches(['\r', '\n']).to_owned())))
     }
+}
+
+fn is_public(file: &Path) -> bool {
+    std::fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
 }
 
 fn password_file(name: &str, file: &Path, why: &str) -> config::Error {

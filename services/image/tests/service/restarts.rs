@@ -100,3 +100,13 @@ async fn snapshots_without_an_image_are_removed_at_the_start() {
     node.start_again();
     node.when(|| node.directories() == 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_is_for_root_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (_upstream, mut node) = Upstream::with_node("").await;
+    node.kill();
+    fs::set_permissions(node.stored(), fs::Permissions::from_mode(0o755)).unwrap();
+    node.start_again();
+    assert_eq!(node.stored().metadata().unwrap().permissions().mode() & 0o777, 0o700);
+}

@@ -13,7 +13,7 @@
 mod blobs;
 mod records;
 
-use std::path::Path;
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 pub(crate) use blobs::{Blob, Blobs, Ingest};
 pub(crate) use records::{Records, Tag};
@@ -30,6 +30,10 @@ pub(crate) struct Store {
 impl Store {
     /// Opens the store, and makes what is not there. Blocks.
     pub(crate) fn open(root: &Path, max_size: u64) -> Result<Self, Error> {
+        fs::create_dir_all(root).map_err(Error::io("cannot create", root))?;
+        // What an upstream gives to us with a password is not for everybody on this machine.
+        let private = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(root, private).map_err(Error::io("cannot set the mode of", root))?;
         let blobs = Blobs::open(root, max_size)?;
         Ok(Self { blobs, records: Records::open(&root.join("meta.redb"))? })
     }

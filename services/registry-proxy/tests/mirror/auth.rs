@@ -54,3 +54,21 @@ async fn a_redirect_takes_no_authorization_along() {
     assert!(upstream.asked().last().unwrap().headers.contains_key("authorization"));
     assert!(!store.asked()[0].headers.contains_key("authorization"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_is_for_root_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let upstream = Upstream::start().await;
+    let mut proxy = Proxy::start(&[("docker.io", &upstream.url)], "# credentials").await;
+    let password = proxy.directory.path().join("password");
+    for (mode, told) in [(0o644, true), (0o600, false)] {
+        proxy.kill();
+        for (path, mode) in [(proxy.stored(), 0o755), (password.clone(), mode)] {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+        proxy.kill_and_start().await;
+        assert_eq!(proxy.stored().metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        let log = std::fs::read_to_string(proxy.directory.path().join("log")).unwrap();
+        assert_eq!(log.contains("others than its owner may read this password file"), told, "{log}");
+    }
+}

@@ -32,6 +32,7 @@ pub(crate) async fn be_a_mirror() {
         std::process::exit(0);
     });
     let node = Node::load(Some(Path::new(&file))).unwrap();
+    std::mem::forget(berth_core::telemetry::init(&node, "berth-registry-proxy").unwrap());
     if let Err(error) = berth_registry_proxy::run(node).await {
         eprintln!("{error}");
         std::process::exit(1);

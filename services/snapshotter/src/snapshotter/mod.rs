@@ -69,8 +69,8 @@ impl Snapshotter {
     /// Opens everything below `root`, and takes away what a killed service left half made.
     pub(crate) fn open(root: &Path, settings: &Settings) -> Result<Self, Error> {
         fs::create_dir_all(root).map_err(Error::io("cannot make", root))?;
-        // Whoever may not list it may still reach a container's files through a mount.
-        fs::set_permissions(root, Permissions::from_mode(0o711)).map_err(Error::io("cannot set the mode of", root))?;
+        // Images hold set-uid programs. Whoever is in a container reaches its files by the mount, not from here.
+        fs::set_permissions(root, Permissions::from_mode(0o700)).map_err(Error::io("cannot set the mode of", root))?;
         let held = hold(root)?;
         let driver = driver::choose(settings.driver, root)?;
         let base = root.join(driver.name());

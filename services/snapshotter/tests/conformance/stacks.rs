@@ -20,6 +20,7 @@ both_drivers!(
     composing_twice_and_at_once,
     removing_gives_the_layers_back,
     disk_use_is_told,
+    others_reach_files_by_the_mount_alone
 );
 
 async fn many_layers(driver: &'static str) {
@@ -126,4 +127,25 @@ async fn disk_use_is_told(driver: &'static str) {
     };
     assert!(of("other").await.size >= of("container").await.size + 50_000);
     assert_eq!(of("other").await.inodes, of("container").await.inodes + 1);
+}
+
+async fn others_reach_files_by_the_mount_alone(driver: &'static str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let service = Service::start(driver).await;
+    std::fs::set_permissions(service.home(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(service.root().metadata().unwrap().permissions().mode() & 0o777, 0o700);
+    let layers = [Archive::new().file("a", "a").layer(), Archive::new().file("b", "b").layer()];
+    let top = service.image(&layers).await.unwrap();
+    let mounted = Mounted::new(&service.prepare("container", &top).await.unwrap());
+    let reads = |directory: &std::path::Path, file: &std::path::Path| {
+        let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups", "cat"];
+        let mut command = std::process::Command::new("setpriv");
+        command.args(nobody).arg(file).current_dir(directory);
+        command.output().unwrap().status.success()
+    };
+    // The lower directories of an overlay are reached as who mounted it.
+    assert!(reads(&mounted.path(""), "a".as_ref()) && reads(&mounted.path(""), "b".as_ref()));
+    let stored = service.base().join(&service.directories()[0]);
+    let stored = stored.join("fs").join(if stored.join("fs/a").exists() { "a" } else { "b" });
+    assert!(stored.exists() && !reads(service.home(), &stored));
 }
