@@ -62,8 +62,7 @@ fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
         Some(redb::Error::Io(error)) => error.kind(),
         _ => error.downcast_ref::<io::Error>().map_or(io::ErrorKind::Other, io::Error::kind),
     };
-    matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-        || error.source().is_some_and(|cause| is_full(cause))
+    matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) || error.source().is_some_and(is_full)
 }
 
 impl From<Refusal> for io::Error {
