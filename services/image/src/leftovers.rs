@@ -14,7 +14,10 @@ use std::{
 };
 
 use berth_core::{Digest, digest::chain_ids};
-use tokio::sync::{OwnedRwLockReadGuard, RwLock};
+use tokio::{
+    sync::{OwnedRwLockReadGuard, RwLock},
+    task::JoinHandle,
+};
 
 use crate::{
     error::Error,
@@ -23,6 +26,8 @@ use crate::{
 
 /// How often content is looked for that has waited too long.
 const LOOKS: Duration = Duration::from_secs(3600);
+/// What goes is decided at once; that the snapshotter has deleted it is waited for so long, unless the room is needed.
+const MOMENT: Duration = Duration::from_secs(3);
 
 /// Who is at work, and whether something was left.
 #[derive(Debug, Default)]
@@ -30,6 +35,25 @@ pub(crate) struct Leftovers {
     /// Read while work is done, written while what was left is put in order.
     at_work: Arc<RwLock<()>>,
     any: AtomicBool,
+}
+
+/// How a pull or a load ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Well,
+    Failed,
+    /// For want of space.
+    Full,
+}
+
+impl Outcome {
+    pub(crate) fn of<T>(result: &Result<T, Error>) -> Self {
+        match result {
+            Ok(_) => Self::Well,
+            Err(error) if error.is_no_space() => Self::Full,
+            Err(_) => Self::Failed,
+        }
+    }
 }
 
 /// A pull or a load under way. One that is dropped without [`Work::end`] was given up.
@@ -48,19 +72,23 @@ impl Work {
     }
 
     /// It is over. What one leaves that failed is put in order before this answers, where nobody else is at work.
-    pub(crate) async fn end(self: Arc<Self>, well: bool) {
+    pub(crate) async fn end(self: Arc<Self>, outcome: Outcome) {
         // Who else has a part in it ends it when it is dropped.
         let Some(mut work) = Arc::into_inner(self) else { return };
         work.ended = true;
         let images = Arc::clone(&work.images);
         drop(work);
-        images.leftovers.any.fetch_or(!well, Ordering::SeqCst);
-        if images.leftovers.any.load(Ordering::SeqCst) {
-            let tidying = tokio::spawn(async move { images.tidy().await });
-            // Who has an image need not wait for it.
-            if !well {
-                let _ = tidying.await;
-            }
+        images.leftovers.any.fetch_or(outcome != Outcome::Well, Ordering::SeqCst);
+        if !images.leftovers.any.load(Ordering::SeqCst) {
+            return;
+        }
+        let tidying = tokio::spawn(async move { images.tidy().await });
+        // Who has an image need not wait for it; who had no room waits until there is some.
+        if outcome != Outcome::Well
+            && let Ok(Some(deleting)) = tidying.await
+            && outcome == Outcome::Full
+        {
+            let _ = deleting.await;
         }
     }
 }
@@ -73,7 +101,7 @@ impl Drop for Work {
             // Without a runtime the process ends, and the next start does it.
             if let Ok(runtime) = tokio::runtime::Handle::try_current() {
                 let images = Arc::clone(&self.images);
-                runtime.spawn(async move { images.tidy().await });
+                runtime.spawn(async move { drop(images.tidy().await) });
             }
         }
     }
@@ -93,12 +121,13 @@ pub(crate) async fn to_its_end<T: Send + 'static>(
 }
 
 impl Images {
-    /// Puts what was left in order, unless somebody is at work, who does it in the end.
-    async fn tidy(self: &Arc<Self>) {
+    /// Puts what was left in order, unless somebody is at work, who does it in the end. Answers with what is still being
+    /// deleted then.
+    async fn tidy(self: &Arc<Self>) -> Option<JoinHandle<()>> {
         let leftovers = &self.leftovers;
-        let Ok(_alone) = leftovers.at_work.try_write() else { return };
+        let alone = leftovers.at_work.try_write().ok()?;
         if !leftovers.any.swap(false, Ordering::SeqCst) {
-            return;
+            return None;
         }
         let images = Arc::clone(self);
         let swept = blocking(move || {
@@ -110,8 +139,12 @@ impl Images {
         if let Err(error) = swept.await {
             tracing::warn!(%error, "garbage could not be deleted now; the next start tries again");
         }
-        self.snapshots.forget().await;
+        let snapshots = self.snapshots.clone();
+        let mut forgetting = tokio::spawn(async move { snapshots.forget().await });
+        let forgotten = tokio::time::timeout(MOMENT, &mut forgetting).await.is_ok();
         self.reconcile().await;
+        drop(alone);
+        (!forgotten).then_some(forgetting)
     }
 
     /// Deletes what waits too long for a pull that goes on with it. Blocks.

@@ -18,7 +18,7 @@ use crate::{
     error::Error,
     held::Hold,
     images::{Images, blocking},
-    leftovers::{Work, to_its_end},
+    leftovers::{Outcome, Work, to_its_end},
     snapshots::Arrived,
 };
 
@@ -61,7 +61,7 @@ pub(crate) async fn load(
         discarding.discard(brought.iter())
     })
     .await?;
-    work.end(result.is_ok()).await;
+    work.end(Outcome::of(&result)).await;
     result.map(|()| loaded)
 }
 

@@ -27,7 +27,7 @@ use crate::{
     error::{Error, readable},
     held::Hold,
     images::{Images, blocking},
-    leftovers::{Work, to_its_end},
+    leftovers::{Outcome, Work, to_its_end},
     manifest::{self, Config, Descriptor},
     store::Record,
 };
@@ -58,11 +58,11 @@ pub(crate) async fn pull(images: &Arc<Images>, wanted: &Wanted, progress: &Progr
     let hold = Arc::new(images.held.hold(content.clone()));
     let result = bring(images, wanted, &resolved, progress, (&work, &hold)).await;
     drop(hold);
-    let full = result.as_ref().is_err_and(Error::is_no_space);
-    let (sweeping, done) = (Arc::clone(images), result.is_ok());
+    let outcome = Outcome::of(&result);
+    let sweeping = Arc::clone(images);
     let swept = blocking(move || {
         // What a failed pull has brought is kept for the next one, but not on a full disk: others need the room.
-        if full || done {
+        if outcome != Outcome::Failed {
             sweeping.discard(content.iter())?;
         }
         sweeping.prune()
@@ -71,8 +71,8 @@ pub(crate) async fn pull(images: &Arc<Images>, wanted: &Wanted, progress: &Progr
         tracing::warn!(%error, "garbage could not be deleted now; the next start tries again");
     }
     // Before it is said how it ended, so that there is room again when somebody acts on it.
-    work.end(done).await;
-    result.map_err(|error| if full { no_space(images, &resolved, error) } else { error })
+    work.end(outcome).await;
+    result.map_err(|error| if outcome == Outcome::Full { no_space(images, &resolved, error) } else { error })
 }
 
 /// A full disk, with how much is needed; what there is to say about the room is known only when all is put back.
