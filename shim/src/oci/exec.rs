@@ -78,7 +78,7 @@ fn go(plan: &Plan<'_>, channel: &Child) -> Result<(), Error> {
         channel.console(&terminal.master)?;
         terminal.take()?;
     }
-    let prepared = program::prepare(plan.spec, plan.process, &root, plan.seccomp, channel)?;
+    let prepared = program::prepare(plan.spec, plan.process, &root, plan.seccomp, program::Cwd::Refused, channel)?;
     program::close_others(channel)?;
     let error = match channel.ready() {
         Ok(()) => prepared.execute(),

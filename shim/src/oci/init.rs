@@ -136,7 +136,7 @@ fn go(plan: &Plan<'_>, channel: &Child) -> Result<(), Error> {
         terminal.take()?;
     }
 
-    let prepared = program::prepare(spec, process, &root, plan.seccomp, channel)?;
+    let prepared = program::prepare(spec, process, &root, plan.seccomp, program::Cwd::Made, channel)?;
     program::close_others(channel)?;
     let hooked = channel
         .ready()

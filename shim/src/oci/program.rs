@@ -54,6 +54,7 @@ pub(crate) fn prepare(
     process: &Process,
     root: &Root,
     seccomp: Option<&Program>,
+    missing: Cwd,
     channel: &Child,
 ) -> Result<Prepared, Error> {
     let identity = identity(spec, process, root)?;
@@ -66,7 +67,7 @@ pub(crate) fn prepare(
     scheduling(process)?;
     credentials::limits(process.rlimits().as_ref(), channel)?;
     own_streams(identity.uid);
-    stand_in(process.cwd(), root)?;
+    stand_in(process.cwd(), root, missing)?;
     credentials::assume(process, &identity, seccomp, channel)?;
 
     let arguments = process.args().as_deref().unwrap_or_default();
@@ -173,14 +174,27 @@ fn own_streams(uid: u32) {
     }
 }
 
-/// Goes to the working directory, made where it is missing, and makes sure that it lies inside: one outside of the root
+/// A working directory that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cwd {
+    /// Is made, for a container's first process.
+    Made,
+    /// Is an error, for those that come later.
+    Refused,
+}
+
+/// Goes to the working directory and makes sure that it lies inside: one outside of the root
 /// has no path (CVE-2024-21626).
-fn stand_in(directory: &Path, root: &Root) -> Result<(), Error> {
+fn stand_in(directory: &Path, root: &Root, missing: Cwd) -> Result<(), Error> {
     let what = || format!("going to the working directory {}", directory.display());
     if !directory.is_absolute() {
         return Err(Error::Spec(format!("the working directory {} is not absolute", directory.display())));
     }
     match rustix::process::chdir(directory) {
+        Err(error @ (Errno::NOENT | Errno::NOTDIR)) if missing == Cwd::Refused => {
+            let why = std::io::Error::from(error);
+            return Err(Error::CommandNotFound(format!("chdir to cwd (\"{}\"): {why}", directory.display())));
+        }
         Err(Errno::NOENT) => {
             root.place(directory, Missing::Directory).step(what)?;
             rustix::process::chdir(directory).step(what)?;

@@ -50,6 +50,8 @@ fn says_what_cannot_be_executed(setup: Setup) {
     node.berth(&["run", "-d", "--name", "c", "busybox", "sleep", "1000"]).ok();
     assert!(node.berth(&["exec", "c", "not-there"]).fails(127).contains("not-there"));
     assert!(node.berth(&["exec", "c", "/etc/passwd"]).fails(126).contains("/etc/passwd"));
+    assert!(node.berth(&["exec", "-w", "/not/there", "c", "true"]).fails(127).contains("/not/there"));
+    node.berth(&["exec", "c", "test", "!", "-e", "/not"]).ok();
     node.berth(&["stop", "-t", "0", "c"]).ok();
     assert!(node.berth(&["exec", "c", "true"]).fails(1).contains("is not running"));
     node.finish();
