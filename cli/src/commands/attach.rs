@@ -35,7 +35,7 @@ fn flags() -> Vec<Arg> {
 
 async fn attach(client: Client, given: Given) -> Result<u8, Error> {
     let keys = detach_keys(&given)?;
-    let request = InspectRequest { container: given.operand().to_owned() };
+    let request = InspectRequest { container: given.operand().to_owned(), ..InspectRequest::default() };
     let container = client.containers().await?.inspect(request).await?.into_inner().container;
     let container = container.ok_or(Error::Contract("Inspect answered no container"))?;
     match container.state.unwrap_or_default().status() {

@@ -94,7 +94,7 @@ async fn of_type(client: Client, given: &Given, wanted: &str) -> Result<u8, Erro
 
 async fn one(client: &Client, name: &str, wanted: &str, size: bool) -> Result<Option<Json>, Error> {
     if matches!(wanted, "" | "container") {
-        let request = InspectRequest { container: name.to_owned() };
+        let request = InspectRequest { container: name.to_owned(), size };
         match client.containers().await?.inspect(request).await.map_err(Error::from) {
             Ok(answer) => {
                 let container =

@@ -21,7 +21,7 @@ pub(crate) const ENTRY: Entry = Entry {
 };
 
 async fn port(client: Client, given: Given) -> Result<u8, Error> {
-    let request = InspectRequest { container: given.operand().to_owned() };
+    let request = InspectRequest { container: given.operand().to_owned(), ..InspectRequest::default() };
     let container = client.containers().await?.inspect(request).await?.into_inner().container;
     let container = container.ok_or(Error::Contract("Inspect answered no container"))?;
     let host = |ip: &str, port: u32| if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") };

@@ -50,7 +50,8 @@ async fn ps(client: Client, given: Given) -> Result<u8, Error> {
             .parse()
             .map_err(|_| Error::Invalid(format!("invalid argument {text:?} for \"-n, --last\" flag: not a number")))?,
     };
-    let request = ListRequest { all: given.on("all") || last > 0, filters: given.owned("filter"), last };
+    let request =
+        ListRequest { all: given.on("all") || last > 0, filters: given.owned("filter"), last, size: given.on("size") };
     let containers = client.containers().await?.list(request).await?.into_inner().containers;
     let (now, truncate) = (Timestamp::now(), !given.on("no-trunc"));
     let rows = containers.iter().map(|one| container::row(one, now, truncate)).collect();

@@ -50,7 +50,7 @@ async fn start(client: Client, given: Given) -> Result<u8, Error> {
         return Err(Error::Invalid("you cannot start and attach multiple containers at once".into()));
     }
     let keys = detach_keys(&given)?;
-    let request = InspectRequest { container: given.operand().to_owned() };
+    let request = InspectRequest { container: given.operand().to_owned(), ..InspectRequest::default() };
     let container = client.containers().await?.inspect(request).await?.into_inner().container;
     let container = container.ok_or(Error::Contract("Inspect answered no container"))?;
     let spec = container.spec.unwrap_or_default();

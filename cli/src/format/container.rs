@@ -72,7 +72,7 @@ pub(crate) fn row(container: &Container, now: Timestamp, truncate: bool) -> Row 
         ("HealthStatus", text("none".into())),
         ("Ports", text(ports)),
         ("Names", text(container.name.trim_start_matches('/').to_owned())),
-        ("Size", text(units::size(container.size_rw))),
+        ("Size", text(size(container))),
         ("Labels", text(labels.join(","))),
         ("Mounts", text(mounts.join(","))),
         ("Networks", text(networks.join(","))),
@@ -80,6 +80,15 @@ pub(crate) fn row(container: &Container, now: Timestamp, truncate: bool) -> Row 
         ("Platform", text(spec.platform.clone())),
         (LABELS, gotmpl::to_value(&spec.labels).unwrap_or(Value::Nil)),
     ])
+}
+
+/// What it has written, and what it sees.
+fn size(container: &Container) -> String {
+    let written = units::size(container.size_rw);
+    match container.size_root_fs {
+        0 => written,
+        all => format!("{written} (virtual {})", units::size(all)),
+    }
 }
 
 /// A shortened ID is its first twelve digits.

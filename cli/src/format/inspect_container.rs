@@ -43,6 +43,7 @@ pub(crate) fn container(container: &Container, with_size: bool) -> Json {
         "HostConfig": host_config(&spec),
         "GraphDriver": object! { "Data": Json::NULL, "Name": container.storage_driver.as_str() },
         "SizeRw": Json::from(container.size_rw).omitted_if(!with_size),
+        "SizeRootFs": Json::from(container.size_root_fs).omitted_if(!with_size),
         "Mounts": mounts(container),
         "Config": config(container, &spec),
         "NetworkSettings": network_settings(container, running),

@@ -12,6 +12,8 @@ pub enum Error {
     Config(#[from] config::Error),
     #[error(transparent)]
     Serve(#[from] serve::Error),
+    #[error("[runtime] {key}: {why}")]
+    Setting { key: String, why: String },
     #[error("No such container: {name}")]
     NotFound { name: String },
     #[error("Multiple IDs found with provided prefix: {prefix}")]

@@ -16,7 +16,7 @@ use berth_proto::{
     },
     containerd::{
         services::snapshots::v1::{
-            ListSnapshotsRequest, MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest,
+            ListSnapshotsRequest, MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest, UsageRequest,
             snapshots_client::SnapshotsClient,
         },
         types::Mount,
@@ -166,6 +166,19 @@ impl Neighbours {
         match removed.await {
             Ok(()) => Ok(()),
             Err(status) if status.code() == Code::NotFound => Ok(()),
+            Err(status) => Err(Failure::from(status).into()),
+        }
+    }
+
+    /// Bytes of what the container has written or changed; 0 where it is gone by now.
+    pub(crate) async fn snapshot_size(&self, id: &str) -> Result<u64> {
+        let used = call_status("the snapshotter", || {
+            let (mut client, key) = (self.snapshots.clone(), id.to_owned());
+            async move { client.usage(UsageRequest { key, ..UsageRequest::default() }).await }
+        });
+        match used.await {
+            Ok(answer) => Ok(u64::try_from(answer.size).unwrap_or(0)),
+            Err(status) if status.code() == Code::NotFound => Ok(0),
             Err(status) => Err(Failure::from(status).into()),
         }
     }

@@ -24,6 +24,7 @@ use crate::{
 /// It cannot start: its directories, its store, its network or its sockets cannot be used.
 pub async fn run(node: Node) -> Result<(), Error> {
     let settings: Settings = node.section(NAME)?;
+    settings.check()?;
     // Bound before anything is touched, so that neither a second service nor a stranger's directory gets that far. Who
     // connects now is answered when the truth is known.
     let socket = serve::bind(&node, &node.socket(NAME))?;

@@ -1,10 +1,13 @@
 //! `[runtime]`
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    path::{Component, Path},
+};
 
 use serde::Deserialize;
 
-use crate::network;
+use crate::{error::Error, network};
 
 /// The service's section of the configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -30,6 +33,33 @@ pub(crate) struct Handler {
     pub(crate) oci_runtime: Option<String>,
 }
 
+impl Settings {
+    /// Whether the service can work as it is told, so that nobody learns it from the first container that fails. A
+    /// binary that is not there is no reason to leave the containers that run alone: only who needs it is refused.
+    ///
+    /// # Errors
+    /// A value cannot be meant, or names what is not there.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let wrong = |key: String, why: String| Err(Error::Setting { key, why });
+        let parent = Path::new(&self.cgroup_parent);
+        if parent.components().any(|part| !matches!(part, Component::Normal(_) | Component::RootDir)) {
+            let why = format!("{:?} is no path below the cgroups' root: use one like \"/berth\"", self.cgroup_parent);
+            return wrong("cgroup_parent".into(), why);
+        }
+        let default = self.default_handler.as_str();
+        if !matches!(default, "" | "berth") && !self.handler.contains_key(default) {
+            let named = self.handler.keys().map(String::as_str).chain(["berth"]).collect::<Vec<_>>().join(", ");
+            return wrong("default_handler".into(), format!("there is no handler {default:?}; there is {named}"));
+        }
+        for (name, handler) in &self.handler {
+            if let Some(binary) = handler.oci_runtime.as_ref().filter(|binary| !binary.starts_with('/')) {
+                return wrong(format!("handler.{name}.oci_runtime"), format!("{binary:?} must be an absolute path"));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -39,5 +69,21 @@ impl Default for Settings {
             shim: None,
             network: network::Settings::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_work_is_refused_at_the_start() {
+        let refused = |text: &str| toml::from_str::<Settings>(text).unwrap().check().unwrap_err().to_string();
+        assert!(refused("cgroup_parent = '/a/../b'").contains("cgroup_parent"));
+        assert!(refused("default_handler = 'kata'").contains("there is no handler \"kata\"; there is berth"));
+        let relative = refused("[handler.x]\noci_runtime = 'runc'");
+        assert_eq!(relative, "[runtime] handler.x.oci_runtime: \"runc\" must be an absolute path");
+        let fine = "default_handler = 'x'\ncgroup_parent = 'a'\n[handler.x]\noci_runtime = '/bin/sh'";
+        toml::from_str::<Settings>(fine).unwrap().check().unwrap();
     }
 }

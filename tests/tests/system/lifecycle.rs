@@ -73,6 +73,11 @@ fn the_writable_layer_survives_a_stop(setup: Setup) {
         .ok();
     assert_eq!(node.berth(&["start", "-a", "c"]).ok(), "kept");
     assert_eq!(node.berth(&["start", "-a", "c"]).ok(), "kept\nkept");
+    let sizes = node.berth(&["ps", "-as", "--format", "{{.Size}}"]).ok().to_owned();
+    assert!(!sizes.starts_with("0B") && sizes.contains("B (virtual ") && sizes.contains("MB)"), "{sizes}");
+    let sizes = node.berth(&["inspect", "-s", "--format", "{{.SizeRw}} {{.SizeRootFs}}", "c"]).ok().to_owned();
+    let (written, all) = sizes.split_once(' ').unwrap();
+    assert!(written.parse::<u64>().unwrap() > 0 && all.parse::<u64>().unwrap() > 1_000_000, "{sizes}");
     node.finish();
 }
 

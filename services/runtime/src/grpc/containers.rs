@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Answers, QUEUE, attach, convert, exec, logs, status};
+use super::{Answers, QUEUE, attach, convert, exec, logs, sizes, status};
 use crate::{
     container::{
         Containers, Wanted,
@@ -124,15 +124,23 @@ impl containers_server::Containers for Service {
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
-        let ListRequest { all, filters, last } = request.into_inner();
+        let ListRequest { all, filters, last, size } = request.into_inner();
         let containers = self.0.list(&Wanted { all, filters, last: last as usize }).map_err(status)?;
-        let containers = containers.iter().map(|container| convert::container(&self.0, container)).collect();
+        let mut containers: Vec<_> = containers.iter().map(|c| convert::container(&self.0, c)).collect();
+        if size {
+            sizes::measure(&self.0.neighbours, &mut containers).await.map_err(status)?;
+        }
         Ok(Response::new(ListResponse { containers }))
     }
 
     async fn inspect(&self, request: Request<InspectRequest>) -> Result<Response<InspectResponse>, Status> {
-        let container = self.0.find(&request.into_inner().container).map_err(status)?;
-        Ok(Response::new(InspectResponse { container: Some(convert::container(&self.0, &container)) }))
+        let InspectRequest { container, size } = request.into_inner();
+        let container = self.0.find(&container).map_err(status)?;
+        let mut container = convert::container(&self.0, &container);
+        if size {
+            sizes::measure(&self.0.neighbours, std::slice::from_mut(&mut container)).await.map_err(status)?;
+        }
+        Ok(Response::new(InspectResponse { container: Some(container) }))
     }
 
     async fn attach(&self, request: Request<Streaming<AttachRequest>>) -> Result<Response<Self::AttachStream>, Status> {

@@ -56,6 +56,7 @@ pub(super) fn container(containers: &Containers, container: &Container) -> Wire 
         storage_driver: containers.driver.get().cloned().unwrap_or_default(),
         exposed_ports,
         size_rw: 0,
+        size_root_fs: 0,
     }
 }
 

@@ -7,6 +7,7 @@ mod convert;
 mod exec;
 mod logs;
 mod networks;
+mod sizes;
 mod system;
 
 use std::{pin::Pin, sync::Arc};

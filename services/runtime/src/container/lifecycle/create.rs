@@ -10,6 +10,7 @@ use berth_proto::berth::{
     runtime::v1::ContainerSpec,
 };
 use bytes::Bytes;
+use nix::unistd::{AccessFlags, access};
 use oci_spec::image::ImageConfiguration;
 use prost::Message as _;
 use tokio::sync::mpsc;
@@ -143,7 +144,12 @@ impl Containers {
             return Ok(None);
         }
         match self.settings.handler.get(name) {
-            Some(handler) => Ok(handler.oci_runtime.clone()),
+            Some(handler) => match &handler.oci_runtime {
+                Some(binary) if access(binary.as_str(), AccessFlags::X_OK).is_err() => Err(Error::Invalid(format!(
+                    "the runtime {name} cannot be used: {binary} is not there, or not executable"
+                ))),
+                binary => Ok(binary.clone()),
+            },
             None => Err(Error::UnknownHandler(name.into())),
         }
     }
