@@ -28,9 +28,9 @@ install: build
 	install $(DIST)/* $(DESTDIR)$(PREFIX)/bin
 	sed 's#@PREFIX@#$(PREFIX)#' deploy/systemd/berth.service >$(DESTDIR)/etc/systemd/system/berth.service
 
-## test: every test; installs what the tests work with
+## test: every test; installs what the tests work with. What hangs is ended, and the last line names it
 test: test-build fixtures
-	$(CARGO) test --workspace --locked
+	timeout -k 30 1800 env $(CARGO) test --workspace --locked
 
 test-build:
 	scripts/setup test

@@ -22,7 +22,8 @@
 //!    `PERMISSION_DENIED` the program cannot be executed (126), `FAILED_PRECONDITION` not running or paused,
 //!    `INVALID_ARGUMENT` the configuration cannot be used, `UNIMPLEMENTED` not possible here, else `INTERNAL`.
 //! 5. The metadata of a request may carry `traceparent` (W3C Trace Context); the shim's span of it is in [`SPANS`].
-//! 6. A shim that died without [`EXIT`] is cleaned up after by `containerd-shim-berth-v2 … delete`.
+//! 6. A shim that died without [`EXIT`], or hangs, is cleaned up after by `containerd-shim-berth-v2 … delete`, which
+//!    kills what is left of it. One that nobody tells to create anything for a minute ends by itself.
 //!
 //! Sockets in the directory are reached by a path relative to it or through `/proc/self/fd/N/`, because a socket's
 //! address holds 107 bytes and a bundle's path may be longer.

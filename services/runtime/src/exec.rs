@@ -1,7 +1,7 @@
 //! Further processes in running containers.
 //!
 //! An exec belongs to its container, not to its caller: one whose caller goes away runs on, and is cleaned up after when
-//! it ends.
+//! it ends, or with its container where this service was restarted meanwhile.
 
 use std::sync::Arc;
 

@@ -267,7 +267,7 @@ impl Containers {
         Ok(())
     }
 
-    /// Commits nothing but reads like a change: jobs whose container has a record are done.
+    /// Jobs that are still to be done: where there is a record, its creation is over.
     pub(crate) async fn drop_finished_jobs(&self, jobs: Vec<(String, Job)>) -> Result<Vec<(String, Job)>> {
         let (finished, open): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|(id, job)| {
             matches!(job, Job::Create { .. }) && self.index.find(id).is_ok_and(|container| container.id == *id)

@@ -1,6 +1,6 @@
 //! Networks: a bridge, an address and published ports for each container, and the files that tell it its names.
 //!
-//! Nothing here is stored: what is live is told by the containers' records at [`Networks::recover`]. A container's
+//! Nothing here is stored: what is live is told by the containers' bundles at [`Networks::recover`]. A container's
 //! namespace belongs to its processes, and the veth pair goes with it. Of the firewall, one table is ours and nothing
 //! else is touched.
 

@@ -1,6 +1,6 @@
 //! All networks of the node: who is attached, with which address and ports.
 //!
-//! What is attached is in memory only; the containers' records tell it again after a restart. Everything that talks to
+//! What is attached is in memory only; the containers' bundles (`network.json`) tell it again after a restart. Everything that talks to
 //! the kernel runs on threads of its own, and the state's lock is held for look-ups only.
 
 use std::{
