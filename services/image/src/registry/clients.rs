@@ -87,6 +87,8 @@ impl Clients {
         let proxy = self.proxies.intercept(&url)?;
         let port = proxy.uri().port_u16().map(|port| format!(":{port}")).unwrap_or_default();
         let variable = if url.scheme_str() == Some("https") { "HTTPS_PROXY" } else { "HTTP_PROXY" };
+        let named = [variable.to_owned(), variable.to_lowercase()].iter().any(|name| std::env::var_os(name).is_some());
+        let variable = if named { variable } else { "ALL_PROXY" };
         Some(format!("{}{port} (see {variable} in the service's environment)", proxy.uri().host()?))
     }
 

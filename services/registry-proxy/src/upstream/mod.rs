@@ -261,6 +261,8 @@ fn proxy_before(base: &url::Url) -> Option<String> {
     let proxy = hyper_util::client::proxy::matcher::Matcher::from_env().intercept(&base.as_str().parse().ok()?)?;
     let port = proxy.uri().port_u16().map(|port| format!(":{port}")).unwrap_or_default();
     let variable = if base.scheme() == "https" { "HTTPS_PROXY" } else { "HTTP_PROXY" };
+    let named = [variable.to_owned(), variable.to_lowercase()].iter().any(|name| std::env::var_os(name).is_some());
+    let variable = if named { variable } else { "ALL_PROXY" };
     Some(format!(" through the proxy {}{port} (see {variable} in the service's environment)", proxy.uri().host()?))
 }
 
