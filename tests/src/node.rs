@@ -11,7 +11,7 @@ use std::{
         Mutex,
         atomic::{AtomicU32, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -224,6 +224,17 @@ impl Node {
         }
         if service == "all" {
             self.reap();
+        }
+    }
+
+    /// Waits for services that were killed to answer again; the CLI itself waits for a connection.
+    ///
+    /// # Panics
+    /// They do not.
+    pub fn answers(&self) {
+        let deadline = Instant::now() + READY;
+        while self.berth(&["ps", "-q"]).code != 0 {
+            assert!(Instant::now() < deadline, "the node answers again:\n{}", self.log());
         }
     }
 

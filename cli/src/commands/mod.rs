@@ -22,7 +22,10 @@ mod rm;
 mod rmi;
 mod run;
 mod start;
+mod stats;
 mod tag;
+mod top;
+mod update;
 mod version;
 mod wait;
 
@@ -55,9 +58,12 @@ pub(crate) static COMMANDS: &[Entry] = &[
     rmi::ENTRY,
     run::ENTRY,
     start::ENTRY,
+    stats::ENTRY,
     lifecycle::STOP,
     tag::ENTRY,
+    top::ENTRY,
     lifecycle::UNPAUSE,
+    update::ENTRY,
     version::ENTRY,
     wait::ENTRY,
 ];
@@ -78,8 +84,6 @@ pub(crate) const ABSENT: &[&str] = &[
     "push",
     "commit",
     "save",
-    "stats",
-    "top",
     "cp",
     "diff",
     "export",
@@ -89,7 +93,6 @@ pub(crate) const ABSENT: &[&str] = &[
     "logout",
     "search",
     "history",
-    "update",
     "volume",
     "builder",
     "buildx",
@@ -112,12 +115,9 @@ pub(crate) const ABSENT: &[&str] = &[
     "image import",
     "image prune",
     "container commit",
-    "container stats",
-    "container top",
     "container cp",
     "container diff",
     "container export",
-    "container update",
     "container prune",
     "network create",
     "network rm",

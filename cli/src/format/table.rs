@@ -7,12 +7,17 @@ const MIN_WIDTH: usize = 10;
 
 /// Lays out lines whose cells end in tabs; what follows the last tab is not padded.
 pub(crate) fn align(lines: &[String]) -> String {
+    align_at_least(MIN_WIDTH, lines)
+}
+
+/// The same, with a least width for all columns but the last.
+pub(crate) fn align_at_least(least: usize, lines: &[String]) -> String {
     let rows: Vec<Vec<&str>> = lines.iter().map(|line| line.split('\t').collect()).collect();
     let mut widths: Vec<usize> = Vec::new();
     for row in &rows {
         for (at, cell) in row[..row.len() - 1].iter().enumerate() {
             if widths.len() == at {
-                widths.push(MIN_WIDTH);
+                widths.push(least);
             }
             widths[at] = widths[at].max(cell.width() + PADDING);
         }

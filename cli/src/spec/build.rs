@@ -142,7 +142,11 @@ fn oom_score(given: &Given) -> Result<Option<i32>, Error> {
     }
 }
 
-fn check_restart(policy: &str) -> Result<(), Error> {
+/// Whether this can be a restart policy.
+///
+/// # Errors
+/// It cannot.
+pub(crate) fn check_restart(policy: &str) -> Result<(), Error> {
     let retries = policy.strip_prefix("on-failure:").is_some_and(|n| n.parse::<u32>().is_ok());
     if matches!(policy, "" | "no" | "always" | "unless-stopped" | "on-failure") || retries {
         return Ok(());

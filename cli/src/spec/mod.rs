@@ -12,7 +12,8 @@ mod port;
 mod size;
 mod unsupported;
 
-pub(crate) use build::{build, publish_all};
+pub(crate) use build::{build, check_restart, publish_all};
 pub(crate) use env::{from_file as env_file, variable};
 pub(crate) use flags::container as flags;
 pub(crate) use instant::instant;
+pub(crate) use limits::resources;

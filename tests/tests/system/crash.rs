@@ -10,14 +10,6 @@ use berth_tests::{Node, Setup};
 const SERVICES: [&str; 4] = ["image", "snapshotter", "runtime", "registry-proxy"];
 const CONTAINERS: usize = 20;
 
-/// Waits for a service that was killed to answer again; the CLI itself waits for a connection.
-fn answers(node: &Node) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while node.berth(&["ps", "-q"]).code != 0 {
-        assert!(Instant::now() < deadline, "the node answers again:\n{}", node.log());
-    }
-}
-
 fn start_twenty(node: &Node) {
     let count = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done";
     thread::scope(|scope| {
@@ -67,7 +59,7 @@ fn containers_survive_every_service_and_all_at_once() {
             for service in &round {
                 node.crash(service);
             }
-            answers(&node);
+            node.answers();
             creating.join().unwrap();
             pulling.join().unwrap();
         });
@@ -121,7 +113,7 @@ fn a_shim_that_is_held_up_over_a_restart_keeps_its_container() {
     let shim = Pid::from_raw(own.split(' ').next().unwrap().parse().unwrap());
     kill(shim, Signal::SIGSTOP).unwrap();
     node.crash("runtime");
-    answers(&node);
+    node.answers();
     assert_eq!(node.inspect("c", "{{.State.Pid}} {{.State.Status}}"), format!("{pid} running"));
     // What it has is still its own.
     node.berth(&["run", "--rm", "-p", "8080:80", "busybox", "true"]).fails(125);
@@ -158,7 +150,7 @@ fn an_interrupted_pull_leaves_nothing_visible_and_is_done_again() {
     node.crash("image");
     node.crash("snapshotter");
     client.wait().unwrap();
-    answers(&node);
+    node.answers();
     let images = node.berth(&["images", "-q"]);
     let visible = images.ok().lines().count();
     if visible == 1 {

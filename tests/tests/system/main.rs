@@ -23,6 +23,7 @@ mod images;
 mod lifecycle;
 mod limits;
 mod logs;
+mod looking;
 mod mirror;
 mod networks;
 mod run;

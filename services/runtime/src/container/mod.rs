@@ -11,11 +11,14 @@ pub(crate) mod record;
 mod recover;
 mod restart;
 mod signal;
+mod stats;
 mod store;
+mod top;
 
 pub(crate) use containers::{Containers, Directories, Told, blocking};
 pub(crate) use index::Index;
 pub(crate) use list::Wanted;
 pub(crate) use live::{Attachment, Container, Early};
 pub(crate) use record::{Record, State, Status};
+pub(crate) use stats::{Sample, Sampler, Whose};
 pub(crate) use store::{Contents, Store};

@@ -10,7 +10,8 @@ use berth_proto::berth::{
         ExecResponse, InspectRequest, InspectResponse, KillRequest, KillResponse, ListRequest, ListResponse,
         LogsRequest, LogsResponse, PauseRequest, PauseResponse, RemoveRequest, RemoveResponse, RenameRequest,
         RenameResponse, ResizeRequest, ResizeResponse, RestartRequest, RestartResponse, StartRequest, StartResponse,
-        StopRequest, StopResponse, UnpauseRequest, UnpauseResponse, WaitRequest, WaitResponse, containers_server,
+        StatsRequest, StatsResponse, StopRequest, StopResponse, TopRequest, TopResponse, TopRow, UnpauseRequest,
+        UnpauseResponse, UpdateRequest, UpdateResponse, WaitRequest, WaitResponse, containers_server,
         create_progress::Message, create_request::PullPolicy, wait_request::Condition as WireCondition,
     },
 };
@@ -19,11 +20,11 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Answers, QUEUE, attach, convert, exec, logs, sizes, status};
+use super::{Answers, QUEUE, attach, convert, exec, logs, sizes, stats, status};
 use crate::{
     container::{
         Containers, Wanted,
-        lifecycle::{Condition, Created, Order, Pull, remove::Remove, stop::Stop, wait},
+        lifecycle::{Condition, Created, Order, Pull, remove::Remove, stop::Stop, update::Update, wait},
     },
     error::Error,
 };
@@ -36,6 +37,7 @@ impl containers_server::Containers for Service {
     type AttachStream = Answers<AttachResponse>;
     type ExecStream = Answers<ExecResponse>;
     type LogsStream = Answers<LogsResponse>;
+    type StatsStream = Answers<StatsResponse>;
 
     async fn create(&self, request: Request<CreateRequest>) -> Result<Response<Self::CreateStream>, Status> {
         let order = order(request.into_inner()).map_err(status)?;
@@ -141,6 +143,26 @@ impl containers_server::Containers for Service {
             sizes::measure(&self.0.neighbours, std::slice::from_mut(&mut container)).await.map_err(status)?;
         }
         Ok(Response::new(InspectResponse { container: Some(container) }))
+    }
+
+    async fn update(&self, request: Request<UpdateRequest>) -> Result<Response<UpdateResponse>, Status> {
+        let UpdateRequest { container, resources, restart_policy } = request.into_inner();
+        let container = self.0.find(&container).map_err(status)?;
+        let update = Update { resources: resources.unwrap_or_default(), restart_policy };
+        let warnings = self.0.update(&container, update).await.map_err(status)?;
+        Ok(Response::new(UpdateResponse { warnings }))
+    }
+
+    async fn stats(&self, request: Request<StatsRequest>) -> Result<Response<Self::StatsStream>, Status> {
+        stats::stats(&self.0, request.into_inner()).map(Response::new)
+    }
+
+    async fn top(&self, request: Request<TopRequest>) -> Result<Response<TopResponse>, Status> {
+        let TopRequest { container, ps_arguments } = request.into_inner();
+        let container = self.0.find(&container).map_err(status)?;
+        let table = self.0.top(&container, &ps_arguments).await.map_err(status)?;
+        let rows = table.rows.into_iter().map(|fields| TopRow { fields }).collect();
+        Ok(Response::new(TopResponse { titles: table.titles, rows }))
     }
 
     async fn attach(&self, request: Request<Streaming<AttachRequest>>) -> Result<Response<Self::AttachStream>, Status> {

@@ -8,6 +8,7 @@ mod exec;
 mod logs;
 mod networks;
 mod sizes;
+mod stats;
 mod system;
 
 use std::{pin::Pin, sync::Arc};

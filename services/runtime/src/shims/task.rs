@@ -22,6 +22,8 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const CREATE_DEADLINE: Duration = Duration::from_secs(120);
 /// Type URL of an OCI process, as containerd writes it.
 const PROCESS: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
+/// Type URL of OCI limits.
+const RESOURCES: &str = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
 
 /// A connection to a shim.
 pub(crate) struct Task {
@@ -172,6 +174,31 @@ impl Task {
             ..Default::default()
         };
         self.tell("ResizePty", &request).await
+    }
+
+    /// Changes limits: all of them or none.
+    pub(crate) async fn update(&self, resources: Vec<u8>) -> Result<(), Failure> {
+        let resources = Any { type_url: RESOURCES.into(), value: resources, ..Default::default() };
+        let request = api::UpdateTaskRequest {
+            id: self.id.clone(),
+            resources: MessageField::some(resources),
+            ..Default::default()
+        };
+        self.tell("Update", &request).await
+    }
+
+    /// The pids of its processes, as the host counts them.
+    pub(crate) async fn pids(&self) -> Result<Vec<u32>, Failure> {
+        let request = api::PidsRequest { id: self.id.clone(), ..Default::default() };
+        let answer: api::PidsResponse = self.ask("Pids", &request).await?;
+        Ok(answer.processes.iter().map(|process| process.pid).collect())
+    }
+
+    /// What its cgroup counts, as containerd's metrics of v1 or v2.
+    pub(crate) async fn stats(&self) -> Result<Any, Failure> {
+        let request = api::StatsRequest { id: self.id.clone(), ..Default::default() };
+        let answer: api::StatsResponse = self.call("Stats", &request, Some(Duration::from_secs(5))).await?;
+        answer.stats.into_option().ok_or_else(|| Failure::new(Reason::Internal, "the shim answers without statistics"))
     }
 
     /// Cleans up after a process that ended; after the first, the container is gone.

@@ -24,6 +24,7 @@ mod seccomp;
 mod security;
 mod sysctls;
 mod tmpfs;
+mod update;
 
 pub(crate) use build::{Input, Network, build};
 pub(crate) use check::check;
@@ -31,3 +32,4 @@ pub(crate) use complete::complete;
 pub(crate) use error::Error;
 pub(crate) use exec::exec;
 pub(crate) use log::log;
+pub(crate) use update::{limits, update};

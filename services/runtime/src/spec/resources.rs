@@ -121,7 +121,7 @@ fn set(wanted: &str, there: &Set, kind: &str, what: &str) -> Result<(), Error> {
 pub(super) fn of(asked: &Resources, host: &Host) -> LinuxResources {
     let mut resources = LinuxResources::default();
     resources.set_memory(memory_of(asked, host)).set_cpu(cpu_of(asked));
-    if asked.pids_limit > 0 {
+    if asked.pids_limit != 0 {
         let mut pids = LinuxPids::default();
         pids.set_limit(asked.pids_limit);
         resources.set_pids(Some(pids));
@@ -243,6 +243,7 @@ mod tests {
         assert_eq!(cpu.cpus().as_deref(), Some("0"));
         assert_eq!(resources.pids().unwrap().limit(), 7);
         assert_eq!(resources.block_io().clone().unwrap().weight(), Some(300));
-        assert_eq!(of(&Resources { pids_limit: -1, ..Resources::default() }, &Host::whole(true)).pids(), &None);
+        let none = of(&Resources { pids_limit: -1, ..Resources::default() }, &Host::whole(true));
+        assert_eq!(none.pids().unwrap().limit(), -1, "an update takes a limit away by this");
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod remove;
 mod rename;
 mod start;
 pub(crate) mod stop;
+pub(crate) mod update;
 mod wait;
 
 pub(crate) use create::{Created, Order, Pull};
