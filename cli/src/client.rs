@@ -14,7 +14,10 @@ use std::{
 use berth_core::{connect, telemetry};
 use berth_proto::berth::{
     image::v1::images_client::ImagesClient,
-    runtime::v1::{containers_client::ContainersClient, networks_client::NetworksClient, system_client::SystemClient},
+    runtime::v1::{
+        containers_client::ContainersClient, networks_client::NetworksClient, system_client::SystemClient,
+        volumes_client::VolumesClient,
+    },
 };
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -93,6 +96,11 @@ impl Client {
     /// `berth.runtime.v1.Networks`
     pub(crate) async fn networks(&self) -> Result<NetworksClient<Channel>, Error> {
         Ok(NetworksClient::new(self.channel().await?))
+    }
+
+    /// `berth.runtime.v1.Volumes`
+    pub(crate) async fn volumes(&self) -> Result<VolumesClient<Channel>, Error> {
+        Ok(VolumesClient::new(self.channel().await?).max_decoding_message_size(MAX_MESSAGE))
     }
 
     /// `berth.runtime.v1.System`

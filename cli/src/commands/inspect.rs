@@ -17,7 +17,7 @@ use crate::{
 
 pub(crate) const ENTRY: Entry = Entry {
     paths: &["inspect"],
-    about: "Show all about containers, images and networks",
+    about: "Show all about containers, images, networks and volumes",
     usage: "[OPTIONS] NAME|ID [NAME|ID...]",
     operands: (1, usize::MAX),
     flags,
@@ -47,15 +47,15 @@ pub(crate) const IMAGE: Entry = Entry {
 fn flags() -> Vec<Arg> {
     vec![
         value("format", "string", "json, or a Go template for each").short('f'),
-        value("type", "string", "Only things of this type: container, image or network"),
+        value("type", "string", "Only things of this type: container, image, network or volume"),
         switch("size", "Sizes of containers too").short('s'),
     ]
 }
 
 async fn of_type(client: Client, given: &Given, wanted: &str) -> Result<u8, Error> {
-    if !matches!(wanted, "" | "container" | "image" | "network") {
+    if !matches!(wanted, "" | "container" | "image" | "network" | "volume") {
         return Err(Error::Invalid(format!(
-            "{wanted:?} is not a valid value for --type; it is container, image or network"
+            "{wanted:?} is not a valid value for --type; it is container, image, network or volume"
         )));
     }
     let format = match given.text("format") {
@@ -117,8 +117,16 @@ async fn one(client: &Client, name: &str, wanted: &str, size: bool) -> Result<Op
             Err(error) => return Err(error),
         }
     }
-    if matches!(wanted, "" | "network") {
-        return super::network::find(client, name).await;
+    if matches!(wanted, "" | "network")
+        && let Some(network) = super::network::find(client, name).await?
+    {
+        return Ok(Some(network));
+    }
+    if matches!(wanted, "" | "volume") {
+        match super::volume::find(client, name).await {
+            Err(error) if error.is(Kind::NotFound) => {}
+            found => return found.map(Some),
+        }
     }
     Ok(None)
 }

@@ -16,6 +16,7 @@ mod logs;
 mod network;
 mod port;
 mod progress;
+mod prune;
 mod ps;
 mod pull;
 mod rm;
@@ -27,6 +28,7 @@ mod tag;
 mod top;
 mod update;
 mod version;
+mod volume;
 mod wait;
 
 use crate::args::Entry;
@@ -50,6 +52,7 @@ pub(crate) static COMMANDS: &[Entry] = &[
     network::INSPECT,
     lifecycle::PAUSE,
     port::ENTRY,
+    prune::CONTAINERS,
     ps::ENTRY,
     pull::ENTRY,
     lifecycle::RENAME,
@@ -65,6 +68,11 @@ pub(crate) static COMMANDS: &[Entry] = &[
     lifecycle::UNPAUSE,
     update::ENTRY,
     version::ENTRY,
+    volume::CREATE,
+    volume::LIST,
+    volume::INSPECT,
+    volume::REMOVE,
+    volume::PRUNE,
     wait::ENTRY,
 ];
 
@@ -77,6 +85,7 @@ pub(crate) const GROUPS: &[(&str, &str)] = &[
     ("image", "Manage images"),
     ("network", "Manage networks"),
     ("system", "Manage the node"),
+    ("volume", "Manage volumes"),
 ];
 
 /// Docker's commands that this version has no service for: they are known, so that the answer can say so.
@@ -93,7 +102,6 @@ pub(crate) const ABSENT: &[&str] = &[
     "logout",
     "search",
     "history",
-    "volume",
     "builder",
     "buildx",
     "compose",
@@ -118,7 +126,6 @@ pub(crate) const ABSENT: &[&str] = &[
     "container cp",
     "container diff",
     "container export",
-    "container prune",
     "network create",
     "network rm",
     "network connect",

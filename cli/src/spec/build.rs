@@ -52,6 +52,7 @@ pub(crate) fn build(given: &Given) -> Result<ContainerSpec, Error> {
         ulimits: each(given, "ulimit", limits::ulimit)?,
         resources: Some(limits::resources(given)?),
         mounts: mounts(given)?,
+        volumes_from: given.owned("volumes-from"),
         devices: each(given, "device", limits::device)?,
         shm_size: limits::bytes(given, "shm-size")?.unsigned_abs(),
         network_mode: network::mode(&given.all("network"))?,

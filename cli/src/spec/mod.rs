@@ -13,7 +13,7 @@ mod size;
 mod unsupported;
 
 pub(crate) use build::{build, check_restart, publish_all};
-pub(crate) use env::{from_file as env_file, variable};
+pub(crate) use env::{from_file as env_file, labels, variable};
 pub(crate) use flags::container as flags;
 pub(crate) use instant::instant;
 pub(crate) use limits::resources;

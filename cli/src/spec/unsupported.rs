@@ -38,7 +38,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("network-alias", "names on networks are not resolved in this version; use --add-host"),
     ("storage-opt", "the size of one container's disk is not limited in this version; leave it out"),
     ("use-api-socket", "mount the node's socket with -v instead"),
-    ("volumes-from", "name the volumes with -v instead"),
 ];
 
 /// Flags that are accepted with the values that change nothing.

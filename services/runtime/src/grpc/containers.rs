@@ -8,11 +8,12 @@ use berth_proto::berth::{
     runtime::v1::{
         AttachRequest, AttachResponse, CreateProgress, CreateRequest, Created as WireCreated, ExecRequest,
         ExecResponse, InspectRequest, InspectResponse, KillRequest, KillResponse, ListRequest, ListResponse,
-        LogsRequest, LogsResponse, PauseRequest, PauseResponse, RemoveRequest, RemoveResponse, RenameRequest,
-        RenameResponse, ResizeRequest, ResizeResponse, RestartRequest, RestartResponse, StartRequest, StartResponse,
-        StatsRequest, StatsResponse, StopRequest, StopResponse, TopRequest, TopResponse, TopRow, UnpauseRequest,
-        UnpauseResponse, UpdateRequest, UpdateResponse, WaitRequest, WaitResponse, containers_server,
-        create_progress::Message, create_request::PullPolicy, wait_request::Condition as WireCondition,
+        LogsRequest, LogsResponse, PauseRequest, PauseResponse, PruneRequest, PruneResponse, RemoveRequest,
+        RemoveResponse, RenameRequest, RenameResponse, ResizeRequest, ResizeResponse, RestartRequest, RestartResponse,
+        StartRequest, StartResponse, StatsRequest, StatsResponse, StopRequest, StopResponse, TopRequest, TopResponse,
+        TopRow, UnpauseRequest, UnpauseResponse, UpdateRequest, UpdateResponse, WaitRequest, WaitResponse,
+        containers_server, create_progress::Message, create_request::PullPolicy,
+        wait_request::Condition as WireCondition,
     },
 };
 use futures::StreamExt as _;
@@ -163,6 +164,11 @@ impl containers_server::Containers for Service {
         let table = self.0.top(&container, &ps_arguments).await.map_err(status)?;
         let rows = table.rows.into_iter().map(|fields| TopRow { fields }).collect();
         Ok(Response::new(TopResponse { titles: table.titles, rows }))
+    }
+
+    async fn prune(&self, request: Request<PruneRequest>) -> Result<Response<PruneResponse>, Status> {
+        let (containers, reclaimed) = self.0.prune(&request.into_inner().filters).await.map_err(status)?;
+        Ok(Response::new(PruneResponse { containers, reclaimed }))
     }
 
     async fn attach(&self, request: Request<Streaming<AttachRequest>>) -> Result<Response<Self::AttachStream>, Status> {

@@ -10,12 +10,14 @@ mod networks;
 mod sizes;
 mod stats;
 mod system;
+mod volumes;
 
 use std::{pin::Pin, sync::Arc};
 
 use berth_core::{Failure, config::Node};
 use berth_proto::berth::runtime::v1::{
     containers_server::ContainersServer, networks_server::NetworksServer, system_server::SystemServer,
+    volumes_server::VolumesServer,
 };
 use futures::Stream;
 use tonic::{Status, service::Routes};
@@ -34,6 +36,7 @@ pub(crate) fn routes(node: &Node, containers: &Arc<Containers>) -> Routes {
     let service = containers::Service(Arc::clone(containers));
     Routes::new(ContainersServer::new(service).max_decoding_message_size(MAX_MESSAGE))
         .add_service(NetworksServer::new(networks::Service(Arc::clone(containers))))
+        .add_service(VolumesServer::new(volumes::Service(Arc::clone(containers))))
         .add_service(SystemServer::new(system::Service::new(node, Arc::clone(containers))))
 }
 

@@ -31,6 +31,14 @@ pub(crate) enum Error {
     Rootfs { source: io::Error },
     #[error("cannot fill volume {name} with the image's {path}: {source}")]
     Fill { name: String, path: String, source: io::Error },
+    #[error(
+        "create {name}: error looking up volume plugin {driver}: plugin \"{driver}\" not found: there is \"local\""
+    )]
+    NoDriver { name: String, driver: String },
+    #[error("create {name}: the option {option:?} is not known: the driver \"local\" has none yet")]
+    NoOption { name: String, option: String },
+    #[error("invalid filter '{0}'")]
+    BadFilter(String),
     #[error("{what} panicked")]
     Panicked { what: &'static str },
 }
@@ -46,9 +54,13 @@ impl Error {
         match self {
             Self::NotFound { .. } => Kind::NotFound,
             Self::InUse { .. } => Kind::FailedPrecondition,
-            Self::BadName { .. } | Self::ShortName { .. } | Self::BadMount { .. } | Self::Duplicate { .. } => {
-                Kind::InvalidArgument
-            }
+            Self::NoDriver { .. } => Kind::NotFound,
+            Self::BadName { .. }
+            | Self::ShortName { .. }
+            | Self::BadMount { .. }
+            | Self::Duplicate { .. }
+            | Self::NoOption { .. }
+            | Self::BadFilter(_) => Kind::InvalidArgument,
             Self::Io { source, .. } | Self::Fill { source, .. }
                 if matches!(source.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) =>
             {

@@ -6,11 +6,15 @@
 mod copy;
 mod error;
 mod fill;
+mod filter;
+mod manage;
 mod mounts;
 mod rootfs;
+mod size;
 mod store;
 mod trash;
 mod volume;
 
 pub(crate) use error::Error;
+pub(crate) use manage::Told;
 pub(crate) use store::Volumes;

@@ -11,7 +11,7 @@ use berth_proto::berth::runtime::v1::{Mount, MountPoint, mount::Type};
 
 use super::{
     store::{Inner, Volumes, blocking},
-    volume::{check_name, invented_name},
+    volume::{Purpose, check_name, invented_name},
 };
 use crate::volumes::Error;
 
@@ -165,7 +165,8 @@ impl Making<'_> {
             propagation: mount.propagation.clone(),
             ..point
         });
-        volume.make(&self.inner.draft(), anonymous.then_some(self.container))
+        let container = if anonymous { self.container } else { "" };
+        volume.make(&self.inner.draft(), Purpose { anonymous, container, labels: None })
     }
 
     /// Named ones stay, as they do without their container.
@@ -201,6 +202,10 @@ fn bind(mount: &Mount, point: MountPoint) -> Result<MountPoint, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn all(volumes: &Volumes) -> Vec<crate::volumes::volume::Volume> {
+        volumes.0.list().unwrap()
+    }
 
     fn mount(kind: Type, source: &str, target: &str) -> Mount {
         Mount { r#type: kind.into(), source: source.into(), target: target.into(), ..Mount::default() }
@@ -244,7 +249,7 @@ mod tests {
         assert!(Path::new(&source).is_dir() && !points[1].read_write && points[1].propagation == "rprivate");
         assert_eq!((points[2].name.len(), points[2].driver.as_str()), (64, "local"));
         assert_eq!(points[3].r#type, "tmpfs");
-        let names: Vec<_> = volumes.list().await.unwrap().into_iter().map(|volume| volume.name).collect();
+        let names: Vec<_> = all(&volumes).into_iter().map(|volume| volume.name).collect();
         assert!(names.contains(&"named".to_owned()) && names.contains(&points[2].name) && names.len() == 2);
 
         assert_eq!(volumes.made_for("a").await.unwrap()[0].name, points[2].name);
@@ -252,18 +257,18 @@ mod tests {
         let others = [mount(Type::Volume, "named", "/x"), mount(Type::Volume, &points[2].name, "/y")];
         let others = volumes.resolve("b", &others, &[]).await.unwrap();
         volumes.released("a", &points, true).await;
-        assert_eq!(volumes.list().await.unwrap().len(), 2, "another container has it");
-        let in_use = volumes.remove("named").await.unwrap_err().to_string();
+        assert_eq!(all(&volumes).len(), 2, "another container has it");
+        let in_use = volumes.remove("named", false).await.unwrap_err().to_string();
         assert!(in_use.contains("volume is in use - [b]"), "{in_use}");
         volumes.released("b", &others, false).await;
-        assert_eq!(volumes.list().await.unwrap().len(), 2);
+        assert_eq!(all(&volumes).len(), 2);
         volumes.belong("c", &points);
         volumes.released("c", &points, true).await;
-        let left = volumes.list().await.unwrap();
+        let left = all(&volumes);
         assert_eq!(left.iter().map(|volume| volume.name.as_str()).collect::<Vec<_>>(), ["named"]);
-        volumes.remove("named").await.unwrap();
-        assert!(matches!(volumes.remove("named").await, Err(Error::NotFound { .. })));
-        assert!(matches!(volumes.remove("../volumes").await, Err(Error::NotFound { .. })));
+        volumes.remove("named", false).await.unwrap();
+        assert!(matches!(volumes.remove("named", false).await, Err(Error::NotFound { .. })));
+        assert!(matches!(volumes.remove("../volumes", false).await, Err(Error::NotFound { .. })));
     }
 
     #[tokio::test]
@@ -273,6 +278,6 @@ mod tests {
         let mounts = [mount(Type::Volume, "", "/a"), mount(Type::Bind, "/no/such/path", "/m")];
         let error = volumes.resolve("a", &mounts, &[]).await.unwrap_err().to_string();
         assert_eq!(error, "invalid mount config for type \"bind\": bind source path does not exist: /no/such/path");
-        assert!(volumes.list().await.unwrap().is_empty());
+        assert!(all(&volumes).is_empty());
     }
 }

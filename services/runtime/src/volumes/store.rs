@@ -35,7 +35,7 @@ pub(super) struct Inner {
 }
 
 /// Which containers have a volume, by its name: from before it is made for them until they are removed.
-type Users = HashMap<String, BTreeSet<String>>;
+pub(super) type Users = HashMap<String, BTreeSet<String>>;
 
 impl Volumes {
     /// Opens the volumes in a directory, and ends what a killed service had begun. Blocks; belongs on a blocking thread.
@@ -105,33 +105,6 @@ impl Volumes {
         };
         blocking("listing volumes", made).await
     }
-
-    /// All volumes by name.
-    ///
-    /// # Errors
-    /// The directory cannot be read.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the volume commands, which no service offers yet"))]
-    pub(crate) async fn list(&self) -> Result<Vec<Volume>, Error> {
-        let inner = Arc::clone(&self.0);
-        blocking("listing volumes", move || inner.list()).await
-    }
-
-    /// Removes a volume that no container has.
-    ///
-    /// # Errors
-    /// It is in use or is not there.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the volume commands, which no service offers yet"))]
-    pub(crate) async fn remove(&self, name: &str) -> Result<(), Error> {
-        let (inner, name) = (Arc::clone(&self.0), name.to_owned());
-        let remove = move || {
-            let users = inner.users();
-            match users.get(&name) {
-                Some(by) => Err(Error::InUse { name: name.clone(), by: by.iter().cloned().collect() }),
-                None => inner.remove(&name),
-            }
-        };
-        blocking("removing a volume", remove).await
-    }
 }
 
 /// The volumes among mounts.
@@ -153,7 +126,7 @@ impl Inner {
         Volume::at(&self.directory, name)
     }
 
-    fn users(&self) -> MutexGuard<'_, Users> {
+    pub(super) fn users(&self) -> MutexGuard<'_, Users> {
         // It is whole at every line, so a panic elsewhere does not spoil it.
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -192,7 +165,7 @@ impl Inner {
         done
     }
 
-    fn list(&self) -> Result<Vec<Volume>, Error> {
+    pub(super) fn list(&self) -> Result<Vec<Volume>, Error> {
         let entries = fs::read_dir(&self.directory).map_err(Error::io("cannot list", &self.directory))?;
         let mut names: Vec<_> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
         names.sort_unstable();

@@ -43,6 +43,15 @@ pub(crate) struct Volume {
     pub(crate) details: Details,
 }
 
+/// What a volume is made for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Purpose<'a> {
+    pub(super) anonymous: bool,
+    /// Empty where it is made for no container in particular.
+    pub(super) container: &'a str,
+    pub(super) labels: Option<&'a BTreeMap<String, String>>,
+}
+
 /// Whether a name may be a volume's: nothing else is ever joined to the volumes' directory.
 pub(super) fn check_name(name: &str) -> Result<(), Error> {
     if name.len() == 1 {
@@ -78,27 +87,27 @@ impl Volume {
     }
 
     /// Makes it, unless it is there: whole or not at all, and on disk when this answers. `draft` is a directory of the
-    /// same file system for what is half made; `container` is who an anonymous one is for.
-    pub(super) fn make(&self, draft: &Path, container: Option<&str>) -> Result<(), Error> {
+    /// same file system for what is half made.
+    pub(super) fn make(&self, draft: &Path, purpose: Purpose<'_>) -> Result<(), Error> {
         if self.exists() {
             return Ok(());
         }
         let draft = draft.join(hex::encode(rand::random::<[u8; 16]>()));
-        let made = self.make_in(&draft, container);
+        let made = self.make_in(&draft, purpose);
         if made.is_err() {
             let _ = fs::remove_dir_all(&draft);
         }
         made
     }
 
-    fn make_in(&self, draft: &Path, container: Option<&str>) -> Result<(), Error> {
+    fn make_in(&self, draft: &Path, purpose: Purpose<'_>) -> Result<(), Error> {
         let failed = || Error::io("cannot make the volume", self.directory());
         let details = Details {
             created: jiff::Timestamp::now().to_string(),
             driver: "local".into(),
-            anonymous: container.is_some(),
-            container: container.unwrap_or_default().into(),
-            labels: BTreeMap::new(),
+            anonymous: purpose.anonymous,
+            container: purpose.container.into(),
+            labels: purpose.labels.cloned().unwrap_or_default(),
         };
         let details = serde_json::to_vec(&details).map_err(|error| failed()(error.into()))?;
         let write = || -> io::Result<()> {
@@ -144,9 +153,9 @@ mod tests {
         let draft = directory.path().join(".draft");
         fs::create_dir(&draft).unwrap();
         let volume = Volume::at(directory.path(), "data").unwrap();
-        volume.make(&draft, Some("c")).unwrap();
+        volume.make(&draft, Purpose { anonymous: true, container: "c", labels: None }).unwrap();
         fs::write(volume.mountpoint.join("x"), "kept").unwrap();
-        volume.make(&draft, None).unwrap();
+        volume.make(&draft, Purpose::default()).unwrap();
         let again = Volume::at(directory.path(), "data").unwrap();
         assert!(again.details.anonymous && again.details.driver == "local");
         assert_eq!(fs::read(again.mountpoint.join("x")).unwrap(), b"kept");

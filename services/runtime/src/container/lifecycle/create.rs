@@ -133,6 +133,7 @@ impl Containers {
             signal::parse(&asked.stop_signal)?;
         }
         self.handler(&asked.runtime)?;
+        self.check_volumes_from(asked)?;
         Volumes::check(&asked.mounts).map_err(said)?;
         spec::check(asked).map_err(said)
     }
@@ -174,7 +175,8 @@ impl Containers {
         let make_directory = blocking("making a container's directory", move || {
             fs::create_dir_all(&directory).map_err(Error::io("cannot make", &directory))
         });
-        let volumes = self.volumes.resolve(&record.id, &record.spec.mounts, &completed.volumes);
+        let mounts = self.all_mounts(&record.spec)?;
+        let volumes = self.volumes.resolve(&record.id, &mounts, &completed.volumes);
         let (rootfs, made, volumes) =
             tokio::join!(self.neighbours.prepare(&record.id, &image.chain_id), make_directory, volumes);
         // Known before anything can fail, so that it can be undone.

@@ -4,11 +4,13 @@ mod create;
 mod end;
 mod kill;
 mod pause;
+mod prune;
 pub(crate) mod remove;
 mod rename;
 mod start;
 pub(crate) mod stop;
 pub(crate) mod update;
+mod volumes_from;
 mod wait;
 
 pub(crate) use create::{Created, Order, Pull};
