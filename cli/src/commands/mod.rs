@@ -30,6 +30,7 @@ mod update;
 mod version;
 mod volume;
 mod wait;
+mod why;
 
 use crate::args::Entry;
 
@@ -74,6 +75,7 @@ pub(crate) static COMMANDS: &[Entry] = &[
     volume::REMOVE,
     volume::PRUNE,
     wait::ENTRY,
+    why::ENTRY,
 ];
 
 /// What most people need first.

@@ -89,3 +89,31 @@ fn processes(setup: Setup) {
     assert!(node.berth(&["top", "c"]).fails(1).contains("is not running"));
     node.finish();
 }
+
+#[test]
+fn why_it_is_as_it_is() {
+    let node = node(Setup::default());
+    let why = |name: &str| node.berth(&["why", name]).ok().to_owned();
+    node.berth(&["create", "--name", "new", "busybox", "true"]).ok();
+    assert_eq!(why("new"), "new was made and never started\n  `berth start new` starts it");
+    node.berth(&["run", "-d", "--name", "missing", "busybox", "not-there"]).fails(127);
+    assert!(why("missing").starts_with("missing could not be started: ") && why("missing").contains("not-there"));
+    node.berth(&["run", "--name", "fails", "busybox", "sh", "-c", "exit 3"]).fails(3);
+    assert!(why("fails").contains("ended by itself, with exit code 3") && why("fails").contains("berth logs"));
+    node.berth(&["run", "-d", "--name", "c", "busybox", "sleep", "1000"]).ok();
+    assert!(why("c").starts_with("c runs for ") && why("c").lines().count() == 1);
+    node.berth(&["kill", "c"]).ok();
+    node.berth(&["wait", "c"]).ok();
+    assert!(why("c").contains("was ended by SIGKILL (exit code 137)"), "{}", why("c"));
+    node.berth(&["run", "-d", "--name", "again", "--restart", "always", "busybox", "false"]).ok();
+    let mut ends = node.lines(&["events", "--since", "1h", "--filter", "container=again", "--filter", "event=die"]);
+    // Each end is told while it waits, longer and longer.
+    let told = (0..8).any(|_| {
+        ends.next().expect("it ends again and again");
+        why("again").contains("its policy always starts it again in ")
+    });
+    assert!(told, "{}", why("again"));
+    drop(ends);
+    assert!(node.berth(&["why", "nobody"]).fails(1).contains("No such container: nobody"));
+    node.finish();
+}

@@ -14,6 +14,7 @@ mod signal;
 mod stats;
 mod store;
 mod top;
+mod why;
 
 pub(crate) use containers::{Containers, Directories, Told, blocking};
 pub(crate) use index::Index;
@@ -22,3 +23,4 @@ pub(crate) use live::{Attachment, Container, Early};
 pub(crate) use record::{Record, State, Status};
 pub(crate) use stats::{Sample, Sampler, Whose};
 pub(crate) use store::{Contents, Store};
+pub(crate) use why::{Why, why};

@@ -11,8 +11,8 @@ use berth_proto::berth::{
         LogsRequest, LogsResponse, PauseRequest, PauseResponse, PruneRequest, PruneResponse, RemoveRequest,
         RemoveResponse, RenameRequest, RenameResponse, ResizeRequest, ResizeResponse, RestartRequest, RestartResponse,
         StartRequest, StartResponse, StatsRequest, StatsResponse, StopRequest, StopResponse, TopRequest, TopResponse,
-        TopRow, UnpauseRequest, UnpauseResponse, UpdateRequest, UpdateResponse, WaitRequest, WaitResponse,
-        containers_server, create_progress::Message, create_request::PullPolicy,
+        TopRow, UnpauseRequest, UnpauseResponse, UpdateRequest, UpdateResponse, WaitRequest, WaitResponse, WhyRequest,
+        WhyResponse, containers_server, create_progress::Message, create_request::PullPolicy,
         wait_request::Condition as WireCondition,
     },
 };
@@ -24,8 +24,10 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{Answers, QUEUE, attach, convert, exec, logs, sizes, stats, status};
 use crate::{
     container::{
-        Containers, Wanted,
+        Containers, Wanted, Why,
         lifecycle::{Condition, Created, Order, Pull, remove::Remove, stop::Stop, update::Update, wait},
+        record::Time,
+        why,
     },
     error::Error,
 };
@@ -164,6 +166,12 @@ impl containers_server::Containers for Service {
         let table = self.0.top(&container, &ps_arguments).await.map_err(status)?;
         let rows = table.rows.into_iter().map(|fields| TopRow { fields }).collect();
         Ok(Response::new(TopResponse { titles: table.titles, rows }))
+    }
+
+    async fn why(&self, request: Request<WhyRequest>) -> Result<Response<WhyResponse>, Status> {
+        let container = self.0.find(&request.into_inner().container).map_err(status)?;
+        let Why { sentence, hint } = why(&container.record(), container.is_busy(), Time::now());
+        Ok(Response::new(WhyResponse { sentence, hint }))
     }
 
     async fn prune(&self, request: Request<PruneRequest>) -> Result<Response<PruneResponse>, Status> {
