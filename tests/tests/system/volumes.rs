@@ -67,7 +67,7 @@ fn volumes_by_their_names() {
     };
     assert_eq!(names(&[]).len(), 3);
     assert_eq!(names(&["-f", "label=tier=db"]), ["data"]);
-    assert_eq!(names(&["-f", "dangling=true"]), [anonymous.clone()]);
+    assert_eq!(names(&["-f", "dangling=true"]), std::slice::from_ref(&anonymous));
     assert_eq!(berth(&["volume", "ls"]).ok().lines().next(), Some("DRIVER    VOLUME NAME"));
     assert!(berth(&["volume", "ls", "-f", "color=red"]).fails(1).contains("invalid filter 'color=red'"));
     let mountpoint = berth(&["volume", "inspect", "-f", "{{.Mountpoint}} {{.Labels.tier}}", "data"]).ok().to_owned();
