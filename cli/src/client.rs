@@ -3,10 +3,16 @@
 
 use std::{
     cell::OnceCell,
+    future::Future,
     io,
+    os::unix::fs::FileTypeExt as _,
     path::{Path, PathBuf},
+    pin::Pin,
     str::FromStr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -116,19 +122,35 @@ impl Client {
 
 /// A connection that carries the current trace along.
 #[derive(Clone, Debug)]
-pub(crate) struct Channel(tonic::transport::Channel);
+pub(crate) struct Channel {
+    inner: tonic::transport::Channel,
+    /// The node has answered a call: whatever comes later, it does not refuse this user.
+    answered: Arc<AtomicBool>,
+}
+
+/// A call that got no answer.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer came")]
+pub(crate) struct Unanswered {
+    /// Nothing was ever answered to this user, who is not root: it may be that the node refuses such.
+    pub(crate) may_be_refused: bool,
+    /// What happened instead.
+    source: tonic::transport::Error,
+}
 
 impl Channel {
     /// Connects now, so that what stands in the way is said plainly; later connections are tonic's to make.
     async fn open(socket: &Path) -> Result<Self, Error> {
         let stream = match connect::connect(socket.to_owned()).await {
             // The socket is there and nobody listens: a service is on its way back, or there is none.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => revival::connect(socket, RESTART).await,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && is_socket(socket) => {
+                revival::connect(socket, RESTART).await
+            }
             other => other,
         };
         let stream = stream.map_err(|source| Error::Connect {
             socket: socket.into(),
-            hint: hint(&source),
+            hint: hint(&source, is_socket(socket)),
             source: bare(source),
         })?;
         let first = Arc::new(Mutex::new(Some(stream)));
@@ -149,8 +171,13 @@ impl Channel {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(FRAME);
-        Ok(Self(endpoint.connect_with_connector_lazy(connector)))
+        Ok(Self { inner: endpoint.connect_with_connector_lazy(connector), answered: Arc::default() })
     }
+}
+
+/// Somebody may listen there, now or soon.
+fn is_socket(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| found.file_type().is_socket())
 }
 
 /// The reason alone: the message names the socket already.
@@ -161,13 +188,20 @@ fn bare(error: io::Error) -> io::Error {
     }
 }
 
-fn hint(error: &io::Error) -> &'static str {
+/// What to do about a socket that cannot be connected to.
+fn hint(error: &io::Error, is_socket: bool) -> &'static str {
     match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            "Is the node running? Start it with 'berthd all', or name another one with --host or BERTH_HOST"
+        io::ErrorKind::NotFound => {
+            "No node has run here since the machine started: start one with 'berthd all', or name another one with --host \
+             or BERTH_HOST"
         }
+        io::ErrorKind::ConnectionRefused if is_socket => {
+            "A node was here and has ended; its containers go on. Start it again with 'berthd all'"
+        }
+        io::ErrorKind::ConnectionRefused => "That is no socket: name the node's berth.sock with --host or BERTH_HOST",
         io::ErrorKind::PermissionDenied => {
-            "Only root and members of the group berth may use this node; call berth as root, or join the group and log in again"
+            "Only root and members of the node's group (berth) may use it: call berth as root, or join the group and log \
+             in again"
         }
         _ => "Check --host and BERTH_HOST",
     }
@@ -175,17 +209,27 @@ fn hint(error: &io::Error) -> &'static str {
 
 impl Service<http::Request<Body>> for Channel {
     type Response = http::Response<Body>;
-    type Error = tonic::transport::Error;
-    type Future = <tonic::transport::Channel as Service<http::Request<Body>>>::Future;
+    type Error = Unanswered;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Unanswered>> + Send>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.0.poll_ready(cx)
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Unanswered>> {
+        self.inner.poll_ready(cx).map_err(|source| unanswered(&self.answered, source))
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         telemetry::inject(request.headers_mut());
-        self.0.call(request)
+        let (call, answered) = (self.inner.call(request), self.answered.clone());
+        Box::pin(async move {
+            let answer = call.await.map_err(|source| unanswered(&answered, source))?;
+            answered.store(true, Ordering::Relaxed);
+            Ok(answer)
+        })
     }
+}
+
+fn unanswered(answered: &AtomicBool, source: tonic::transport::Error) -> Unanswered {
+    let may_be_refused = !answered.load(Ordering::Relaxed) && !nix::unistd::Uid::effective().is_root();
+    Unanswered { may_be_refused, source }
 }
 
 #[cfg(test)]
@@ -199,5 +243,41 @@ mod tests {
         for wrong in ["tcp://1.2.3.4:5", "unix://relative", "name", ""] {
             assert!(wrong.parse::<Host>().is_err(), "{wrong}");
         }
+    }
+
+    #[tokio::test]
+    async fn each_way_of_not_being_reached_has_its_own_next_step() {
+        let directory = tempfile::tempdir().unwrap();
+        let said = async |path: &Path| match Channel::open(path).await {
+            Err(error) => error.to_string(),
+            Ok(_) => "connected".into(),
+        };
+        let file = directory.path().join("file");
+        assert!(said(&file).await.contains("start one with 'berthd all'"));
+        std::fs::write(&file, "").unwrap();
+        assert!(said(&file).await.contains("That is no socket"));
+        assert!(hint(&io::ErrorKind::ConnectionRefused.into(), true).contains("Start it again"));
+        assert!(hint(&io::ErrorKind::PermissionDenied.into(), true).contains("join the group"));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_answered_went_away_and_did_not_refuse() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("berth.sock");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let channel = Channel::open(&path).await.unwrap();
+        let refused = async {
+            let mut system = SystemClient::new(channel.clone());
+            Error::from(system.version(berth_proto::berth::runtime::v1::VersionRequest::default()).await.unwrap_err())
+                .to_string()
+        };
+        let (text, ()) = tokio::join!(refused, async { drop(listener.accept().await.unwrap()) });
+        let root = nix::unistd::Uid::effective().is_root();
+        assert_eq!(text.contains("neither root nor"), !root, "{text}");
+        assert!(!root || text.contains("went away"), "{text}");
+        channel.answered.store(true, Ordering::Relaxed);
+        drop(listener);
+        let error = tower::ServiceExt::oneshot(channel, http::Request::new(Body::empty())).await;
+        assert!(error.is_err_and(|error| !error.may_be_refused));
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use berth_core::{Failure, Kind, failure::chain};
 
-use crate::args::Entry;
+use crate::{args::Entry, client::Unanswered};
 
 /// Why a command cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -81,11 +81,14 @@ pub(crate) enum Error {
         hint: &'static str,
     },
     /// The connection broke in the middle of a call.
-    #[error(
-        "the connection to the node broke: {0}. Either the node went away just now (try again), or it refuses this user: \
-         only root and members of the group berth may use it"
-    )]
+    #[error("the connection to the node broke: {0}. The node went away during the call; containers go on. Try again")]
     Broken(String),
+    /// The node hung up before it ever answered.
+    #[error(
+        "the node closed the connection without an answer: {0}. It does so to users that are neither root nor in its group \
+         (berth): call berth as root, or join the group and log in again"
+    )]
+    Refused(String),
     /// A file or stream of the caller's.
     #[error("{what}: {source}")]
     Io {
@@ -138,7 +141,12 @@ impl Error {
                 _ => denied,
             },
             Self::Service(_) => 1,
-            Self::Connect { .. } | Self::Broken(_) | Self::Io { .. } | Self::Contract(_) | Self::Host { .. } => denied,
+            Self::Connect { .. }
+            | Self::Broken(_)
+            | Self::Refused(_)
+            | Self::Io { .. }
+            | Self::Contract(_)
+            | Self::Host { .. } => denied,
             Self::Operands { .. } | Self::UnknownCommand { .. } | Self::Absent { .. } | Self::Template(_) => 1,
         }
     }
@@ -152,11 +160,20 @@ impl Error {
     }
 }
 
+/// Why a call was not answered: what tonic has to say about it, without that it was not.
+fn reason(call: &Unanswered) -> String {
+    std::error::Error::source(call).map(chain).unwrap_or_default()
+}
+
 impl From<tonic::Status> for Error {
     fn from(status: tonic::Status) -> Self {
         let cause = std::error::Error::source(&status);
         if let Some(cause) = cause {
-            return Self::Broken(chain(cause));
+            return match cause.downcast_ref::<Unanswered>() {
+                Some(call) if call.may_be_refused => Self::Refused(reason(call)),
+                Some(call) => Self::Broken(reason(call)),
+                None => Self::Broken(chain(cause)),
+            };
         }
         let code = status.code();
         let mut failure = Failure::from(status);
