@@ -145,7 +145,10 @@ impl Foreground {
                 End::Signal(number) => return Err(Error::Said(128 + number as u8)),
                 End::ReaderGone => return Err(Error::Said(141)),
                 End::Failed(status) if lost(&status) => {
-                    revive(client).await?;
+                    tokio::select! {
+                        back = revive(client) => back?,
+                        number = ended_by(&mut session) => return Err(Error::Said(128 + number as u8)),
+                    }
                     match self.attach(client).await {
                         Ok(again) => attachment = again,
                         // It ended meanwhile.
@@ -193,6 +196,17 @@ impl Foreground {
         if let Ok(mut containers) = client.containers().await {
             // One that ended just now needs no signal.
             let _ = containers.kill(request).await;
+        }
+    }
+}
+
+/// The signal that ends the command while there is nobody to pass it on to.
+async fn ended_by(session: &mut Session) -> i32 {
+    loop {
+        match session.signals.recv().await {
+            Some((_, number)) if session.tty => return number,
+            Some(_) => {}
+            None => std::future::pending().await,
         }
     }
 }
