@@ -41,6 +41,10 @@ pub(crate) enum Completes {
     Containers,
     /// A running container.
     Running,
+    /// A container that can be started.
+    Startable,
+    /// A container that is frozen.
+    Paused,
     /// An image.
     Images,
     /// Containers and images.

@@ -55,6 +55,7 @@ pub(crate) const PAUSE: Entry = Entry {
 pub(crate) const UNPAUSE: Entry = Entry {
     paths: &["unpause", "container unpause"],
     about: "Let all processes of one or more containers go on",
+    completes: Completes::Paused,
     usage: "CONTAINER [CONTAINER...]",
     run: unpause,
     ..ON_CONTAINERS

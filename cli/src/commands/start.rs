@@ -20,7 +20,7 @@ pub(crate) const ENTRY: Entry = Entry {
     usage: "[OPTIONS] CONTAINER [CONTAINER...]",
     operands: (1, usize::MAX),
     flags,
-    completes: Completes::Containers,
+    completes: Completes::Startable,
     run: |client, given| Box::pin(start(client, given)),
     ..Entry::PLAIN
 };
