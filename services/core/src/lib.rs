@@ -19,6 +19,8 @@ pub mod reference;
 #[cfg(feature = "service")]
 pub mod serve;
 #[cfg(feature = "service")]
+pub mod store;
+#[cfg(feature = "service")]
 pub mod telemetry;
 
 pub use digest::Digest;

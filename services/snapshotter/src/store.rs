@@ -3,19 +3,21 @@
 
 use std::{
     collections::HashMap,
-    fs, io,
+    io,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
 };
 
-use berth_core::Digest;
+use berth_core::{
+    Digest,
+    store::{StoreFile, is_damage, move_aside},
+};
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     directory::{Directories, Id},
     error::Error,
-    record::{Layer, Snapshot, Time},
+    record::{Layer, Snapshot},
 };
 
 const SNAPSHOTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("snapshots");
@@ -63,8 +65,7 @@ pub(crate) enum Copy {
 #[derive(Debug)]
 pub(crate) struct Store {
     path: PathBuf,
-    /// `None` after a failure of the disk, which makes an open store useless; the next commit opens it again.
-    database: Mutex<Option<Database>>,
+    file: StoreFile,
 }
 
 impl Store {
@@ -74,10 +75,9 @@ impl Store {
         let (store, mut records) = match Self::try_open(path) {
             Ok(opened) => opened,
             Err(error) if is_damage(&error) => {
-                let aside = path.with_extension(format!("redb.damaged-{}", Time::now().0));
                 let error = Error::store(path)(error);
+                let aside = move_aside(path).map_err(Error::io("cannot move aside", path))?;
                 tracing::error!(%error, aside = %aside.display(), "the store is damaged; it is moved aside and rebuilt");
-                fs::rename(path, &aside).map_err(Error::io("cannot move aside", path))?;
                 Self::try_open(path).map_err(Error::store(path))?
             }
             Err(error) => return Err(Error::store(path)(error)),
@@ -91,79 +91,30 @@ impl Store {
     }
 
     fn try_open(path: &Path) -> Result<(Self, Records), redb::Error> {
-        let draft = path.with_extension("redb.draft");
-        // Whatever a killed service had begun.
-        gone(&draft)?;
-        // An empty file is what a lost one looks like.
-        let database = if path.metadata().is_ok_and(|metadata| metadata.len() > 0) {
-            open(path)?
-        } else {
-            let database = make(&draft)?;
-            fs::rename(&draft, path)?;
-            fs::File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()?;
-            database
-        };
-        let records = read(&database)?;
-        Ok((Self { path: path.into(), database: Mutex::new(Some(database)) }, records))
+        let file = StoreFile::open(path, make)?;
+        let records = file.with(|database, _| read(database))?;
+        Ok((Self { path: path.into(), file }, records))
     }
 
     /// Commits a change to these records, and the number of the next directory; durable when this answers.
     pub(crate) fn commit(&self, records: &Records, change: &Change, next: u64) -> Result<(), Error> {
-        let mut held = self.database.lock().unwrap_or_else(PoisonError::into_inner);
-        let failed = || Error::store(&self.path);
-        let database = match held.take() {
-            Some(database) => database,
-            None => self.open_again(records, next).map_err(failed())?,
+        let work = |database: &Database, again: bool| {
+            if again {
+                // Of what failed before, something may have been written all the same.
+                commit(database, &records.differences(read(database)?), next)?;
+            }
+            commit(database, change, next)
         };
-        let result = commit(&database, change, next);
-        // After these it answers nothing but the same.
-        if !matches!(result, Err(redb::Error::Io(_) | redb::Error::PreviousIo)) {
-            *held = Some(database);
-        }
-        result.map_err(failed())
-    }
-
-    /// After a failure, of which something may have been written all the same: makes the stored records these.
-    fn open_again(&self, records: &Records, next: u64) -> Result<Database, redb::Error> {
-        let database = open(&self.path)?;
-        commit(&database, &records.differences(read(&database)?), next)?;
-        Ok(database)
+        self.file.with(work).map_err(Error::store(&self.path))
     }
 }
 
-/// Without the check a damaged file could end the process.
-fn open(path: &Path) -> Result<Database, redb::DatabaseError> {
-    Database::builder().set_check_integrity_on_open(true).open(path)
-}
-
-/// Makes an empty store, under a name that is not its own yet.
-fn make(path: &Path) -> Result<Database, redb::Error> {
-    let database = Database::create(path)?;
+fn make(database: &Database) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     transaction.open_table(SNAPSHOTS)?;
     transaction.open_table(LAYERS)?;
     transaction.open_table(NUMBERS)?;
-    transaction.commit()?;
-    Ok(database)
-}
-
-fn gone(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Whether the store itself is at fault, and not who may open it, or the disk.
-fn is_damage(error: &redb::Error) -> bool {
-    match error {
-        redb::Error::Corrupted(_) | redb::Error::RepairAborted | redb::Error::UpgradeRequired(_) => true,
-        redb::Error::Io(error) => matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof),
-        redb::Error::TableTypeMismatch { .. }
-        | redb::Error::TypeDefinitionChanged { .. }
-        | redb::Error::TableDoesNotExist(_) => true,
-        _ => false,
-    }
+    Ok(transaction.commit()?)
 }
 
 fn read(database: &Database) -> Result<Records, redb::Error> {

@@ -2,7 +2,6 @@
 
 mod blobs;
 mod configs;
-mod file;
 mod garbage;
 mod records;
 

@@ -9,14 +9,15 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock},
-    time::SystemTime,
 };
 
-use berth_core::Digest;
+use berth_core::{
+    Digest,
+    store::{StoreFile, is_damage, move_aside},
+};
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use serde::{Deserialize, Serialize};
 
-use super::file::{StoreFile, is_damage};
 use crate::error::Error;
 
 const IMAGES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("images");
@@ -77,10 +78,8 @@ impl Records {
             Ok(records) if !lost => return Ok(records),
             Ok(_) => tracing::error!(path = %path.display(), "the store is gone; it is rebuilt"),
             Err(error) if matches!(&error, Error::Store { source, .. } if is_damage(source)) => {
-                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
-                let aside = path.with_extension(format!("redb.damaged-{now}"));
+                let aside = move_aside(&path).map_err(Error::io("cannot move aside", &path))?;
                 tracing::error!(%error, aside = %aside.display(), "the store is damaged; it is moved aside and rebuilt");
-                fs::rename(&path, &aside).map_err(Error::io("cannot move aside", &path))?;
             }
             Err(error) => return Err(error),
         }
@@ -200,31 +199,6 @@ fn commit(database: &Database, old: &All, new: &All) -> Result<(), redb::Error> 
 mod tests {
     use super::*;
     use crate::images::tests::record;
-
-    fn names(directory: &Path) -> Vec<String> {
-        let mut names: Vec<_> =
-            fs::read_dir(directory).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort_unstable();
-        names
-    }
-
-    #[test]
-    fn a_first_start_that_was_cut_off_is_begun_anew() {
-        // A draft that is half made, and a whole one that was not given its name.
-        for whole in [false, true] {
-            let directory = tempfile::tempdir().unwrap();
-            let draft = directory.path().join("meta.redb.draft");
-            if whole {
-                drop(Records::open(directory.path()).unwrap());
-                fs::rename(directory.path().join("meta.redb"), &draft).unwrap();
-            } else {
-                fs::write(&draft, [0; 10_000]).unwrap();
-            }
-            let records = Records::open(directory.path()).unwrap();
-            assert!(records.complete() && records.all().is_empty());
-            assert_eq!(names(directory.path()), ["meta.redb"]);
-        }
-    }
 
     #[test]
     fn what_was_written_although_it_failed_is_put_right() {

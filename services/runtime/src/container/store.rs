@@ -10,12 +10,13 @@ use std::{
     thread,
 };
 
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use berth_core::store::{StoreFile, is_damage, move_aside};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, Table, TableDefinition};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    container::record::{Record, Time},
+    container::record::Record,
     error::{Error, Result},
 };
 
@@ -61,13 +62,12 @@ pub(crate) struct Store(mpsc::Sender<(Change, Answer)>);
 impl Store {
     /// Opens the store at `path`, or makes it, and reads everything. Blocks.
     pub(crate) fn open(path: &Path, containers: &Path) -> Result<(Self, Contents)> {
-        let (database, contents) = match try_open(path) {
-            Ok(opened) => opened,
-            Err(error) if !path.exists() || !is_damage(&error) => return Err(error),
-            Err(error) => rebuild(path, containers, &error)?,
-        };
+        let (file, contents) = match try_open(path) {
+            Err(error) if is_damage(&error) => rebuild(path, containers, &error),
+            opened => opened.map_err(|source| Error::Store { path: path.into(), source: source.into() }),
+        }?;
         let (changes, queue) = mpsc::channel(QUEUE);
-        let writer = Writer { path: path.into(), containers: containers.into(), database: Some(database) };
+        let writer = Writer { path: path.into(), containers: containers.into(), file, undo: Undo::default() };
         thread::Builder::new()
             .name("store".into())
             .spawn(move || writer.run(queue))
@@ -95,10 +95,14 @@ impl Store {
     }
 }
 
-fn try_open(path: &Path) -> Result<(Database, Contents)> {
-    let failed = |source: redb::Error| Error::Store { path: path.into(), source: source.into() };
-    let read = || -> Result<(Database, Contents), redb::Error> {
-        let database = if path.exists() { Database::open(path)? } else { make(path)? };
+fn try_open(path: &Path) -> Result<(StoreFile, Contents), redb::Error> {
+    let file = StoreFile::open(path, |database| {
+        let transaction = database.begin_write()?;
+        transaction.open_table(CONTAINERS)?;
+        transaction.open_table(JOBS)?;
+        Ok(transaction.commit()?)
+    })?;
+    let contents = file.with(|database, _| {
         let transaction = database.begin_read()?;
         let mut contents = Contents::default();
         for row in transaction.open_table(CONTAINERS)?.iter()? {
@@ -108,43 +112,16 @@ fn try_open(path: &Path) -> Result<(Database, Contents)> {
             let (id, job) = row?;
             contents.jobs.insert(id.value().to_owned(), decode(job.value())?);
         }
-        Ok((database, contents))
-    };
-    read().map_err(failed)
+        Ok(contents)
+    })?;
+    Ok((file, contents))
 }
 
-/// Makes an empty store: whole or not at all, whenever this is cut off.
-fn make(path: &Path) -> Result<Database, redb::Error> {
-    let draft = path.with_extension("redb.draft");
-    match fs::remove_file(&draft) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
-    let database = Database::create(&draft)?;
-    let transaction = database.begin_write()?;
-    transaction.open_table(CONTAINERS)?;
-    transaction.open_table(JOBS)?;
-    transaction.commit()?;
-    fs::rename(&draft, path)?;
-    fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
-    Ok(database)
-}
-
-/// Whether the file's content is wrong, rather than that it cannot be had at the moment.
-fn is_damage(error: &Error) -> bool {
-    let Error::Store { source, .. } = error else { return false };
-    match &**source {
-        redb::Error::DatabaseAlreadyOpen => false,
-        redb::Error::Io(io) => matches!(io.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof),
-        _ => true,
-    }
-}
-
-fn rebuild(path: &Path, containers: &Path, error: &Error) -> Result<(Database, Contents)> {
-    let aside = path.with_extension(format!("redb.damaged-{}", Time::now().0));
+fn rebuild(path: &Path, containers: &Path, error: &redb::Error) -> Result<(StoreFile, Contents)> {
+    let aside = move_aside(path).map_err(Error::io("cannot move aside", path))?;
     tracing::error!(%error, aside = %aside.display(), "the store is damaged; it is moved aside and rebuilt");
-    fs::rename(path, &aside).map_err(Error::io("cannot move aside", path))?;
-    let (database, mut contents) = try_open(path)?;
+    let failed = |source: redb::Error| Error::Store { path: path.into(), source: source.into() };
+    let (file, mut contents) = try_open(path).map_err(failed)?;
     for entry in fs::read_dir(containers).into_iter().flatten().flatten() {
         let record = fs::read(entry.path().join(COPY)).ok().and_then(|b| serde_json::from_slice::<Record>(&b).ok());
         match record {
@@ -153,16 +130,24 @@ fn rebuild(path: &Path, containers: &Path, error: &Error) -> Result<(Database, C
         }
     }
     let puts = contents.records.iter().map(|r| Change { put: Some(Arc::new(r.clone())), ..Change::default() });
-    write(&database, &puts.collect::<Vec<_>>())
-        .map_err(|source| Error::Store { path: path.into(), source: source.into() })?;
-    Ok((database, contents))
+    let puts: Vec<_> = puts.collect();
+    file.with(|database, _| write(database, &puts, &mut Undo::default(), false)).map_err(failed)?;
+    Ok((file, contents))
+}
+
+/// What stood in the store, by its key, before the last changes; nothing where these were written. What failed may have
+/// been written all the same, and nobody was told so.
+#[derive(Debug, Default)]
+struct Undo {
+    containers: BTreeMap<String, Option<Vec<u8>>>,
+    jobs: BTreeMap<String, Option<Vec<u8>>>,
 }
 
 struct Writer {
     path: PathBuf,
     containers: PathBuf,
-    /// After a failure of the disk the store refuses everything until it is opened anew; `None` until then.
-    database: Option<Database>,
+    file: StoreFile,
+    undo: Undo,
 }
 
 impl Writer {
@@ -184,15 +169,10 @@ impl Writer {
     }
 
     fn write(&mut self, changes: &[Change]) -> Result<(), redb::Error> {
-        let database = match self.database.take() {
-            Some(database) => database,
-            None => Database::open(&self.path)?,
-        };
-        let written = write(&database, changes);
-        if !matches!(written, Err(redb::Error::Io(_) | redb::Error::PreviousIo)) {
-            self.database = Some(database);
-        }
-        written
+        let undo = &mut self.undo;
+        self.file.with(|database, again| write(database, changes, undo, again))?;
+        self.undo = Undo::default();
+        Ok(())
     }
 
     /// One failure, for each who waits for the same commit.
@@ -224,27 +204,58 @@ impl Writer {
     }
 }
 
-fn write(database: &Database, changes: &[Change]) -> Result<(), redb::Error> {
+/// Writes changes in one transaction; where the store was opened `again`, after what failed before was undone.
+fn write(database: &Database, changes: &[Change], undo: &mut Undo, again: bool) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {
         let mut containers = transaction.open_table(CONTAINERS)?;
         let mut jobs = transaction.open_table(JOBS)?;
+        if again {
+            restore(&mut containers, &undo.containers)?;
+            restore(&mut jobs, &undo.jobs)?;
+        }
         for change in changes {
             if let Some(record) = &change.put {
-                containers.insert(record.id.as_str(), encode(&**record)?.as_slice())?;
+                set(&mut containers, &mut undo.containers, &record.id, Some(encode(&**record)?))?;
             }
             if let Some(id) = &change.remove {
-                containers.remove(id.as_str())?;
+                set(&mut containers, &mut undo.containers, id, None)?;
             }
             if let Some((id, job)) = &change.put_job {
-                jobs.insert(id.as_str(), encode(job)?.as_slice())?;
+                set(&mut jobs, &mut undo.jobs, id, Some(encode(job)?))?;
             }
             if let Some(id) = &change.remove_job {
-                jobs.remove(id.as_str())?;
+                set(&mut jobs, &mut undo.jobs, id, None)?;
             }
         }
     }
-    transaction.commit()?;
+    Ok(transaction.commit()?)
+}
+
+type Rows<'a> = Table<'a, &'static str, &'static [u8]>;
+
+fn set(
+    table: &mut Rows<'_>,
+    undo: &mut BTreeMap<String, Option<Vec<u8>>>,
+    id: &str,
+    value: Option<Vec<u8>>,
+) -> Result<(), redb::Error> {
+    let before = match value {
+        Some(value) => table.insert(id, value.as_slice())?.map(|before| before.value().to_vec()),
+        None => table.remove(id)?.map(|before| before.value().to_vec()),
+    };
+    // Of several changes the first knows how it was.
+    undo.entry(id.to_owned()).or_insert(before);
+    Ok(())
+}
+
+fn restore(table: &mut Rows<'_>, before: &BTreeMap<String, Option<Vec<u8>>>) -> Result<(), redb::Error> {
+    for (id, value) in before {
+        match value {
+            Some(value) => drop(table.insert(id.as_str(), value.as_slice())?),
+            None => drop(table.remove(id.as_str())?),
+        }
+    }
     Ok(())
 }
 
@@ -340,12 +351,29 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_half_made_is_made_again() {
+    fn what_was_written_although_it_failed_is_undone() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("meta.redb");
-        fs::write(path.with_extension("redb.draft"), b"red").unwrap();
-        try_open(&path).unwrap();
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        let (file, _) = try_open(&directory.path().join("meta.redb")).unwrap();
+        let mut writer = Writer {
+            path: directory.path().join("meta.redb"),
+            containers: directory.path().into(),
+            file,
+            undo: Undo::default(),
+        };
+        let put = |record: Record| [Change { put: Some(Arc::new(record)), ..Change::default() }];
+        writer.write(&put((*record("a")).clone())).unwrap();
+        let renamed = put(Record { name: "other".into(), ..(*record("a")).clone() });
+        let new = put((*record("b")).clone());
+        let failed = writer.file.with(|database, _| {
+            write(database, &renamed, &mut writer.undo, false)?;
+            write(database, &new, &mut writer.undo, false)?;
+            Err::<(), _>(redb::Error::Io(io::Error::from_raw_os_error(libc::ENOSPC)))
+        });
+        assert!(failed.is_err());
+        writer.write(&put((*record("c")).clone())).unwrap();
+        drop(writer);
+        let contents = reopened(&directory.path().join("meta.redb"));
+        assert_eq!(contents.records.iter().map(|r| r.name.as_str()).collect::<Vec<_>>(), ["name-a", "name-c"]);
     }
 
     #[tokio::test]
