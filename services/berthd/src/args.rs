@@ -5,9 +5,19 @@ use std::path::PathBuf;
 use berth_core::config::{Error, Node};
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
-/// One service of a berth node, or all of them.
+use crate::directories;
+
+/// The node of berth: runs containers for the command line berth and for programs that speak gRPC.
 #[derive(Debug, Parser)]
-#[command(name = "berthd", version, about, propagate_version = true)]
+#[command(
+    name = "berthd",
+    version,
+    about,
+    propagate_version = true,
+    disable_help_subcommand = true,
+    after_help = "Most people want 'berthd all'. A flag goes before its environment variable, and both before the \
+                  configuration file; docs/configuration.md lists the file's keys."
+)]
 pub(crate) struct Args {
     /// What to run.
     #[command(subcommand)]
@@ -21,40 +31,40 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub(crate) enum Command {
-    /// All four services, each a process of its own, started again when it dies
+    /// Run the whole node: all four services, each a process of its own that is started again when it dies
     All,
-    /// The image service: pull, load, image records
+    /// Run the image service alone: it pulls and loads images and keeps their content (image.sock)
     Image,
-    /// The snapshotter: layers and root file systems
+    /// Run the snapshotter alone: it keeps layers and containers' root file systems on disk (snapshotter.sock)
     Snapshotter,
-    /// The runtime service: containers
+    /// Run the runtime service alone: containers, their networks and volumes (runtime.sock, berth.sock)
     Runtime,
-    /// The registry-proxy: a mirror of other registries
+    /// Run the registry proxy alone: a mirror that fetches from other registries what it is asked for (registry.sock)
     RegistryProxy,
 }
 
 /// What every service takes.
 #[derive(Debug, Default, ClapArgs)]
 pub(crate) struct Shared {
-    /// Configuration file [default: /etc/berth/config.toml, where it exists]
+    /// Read the configuration from FILE [default: /etc/berth/config.toml, if there is one]
     #[arg(long, global = true, value_name = "FILE", env = "BERTH_CONFIG")]
     pub(crate) config: Option<PathBuf>,
-    /// Directory for what outlives a reboot [default: /var/lib/berth]
+    /// Keep images, layers and containers in DIR [default: /var/lib/berth]
     #[arg(long, global = true, value_name = "DIR", env = "BERTH_ROOT")]
     pub(crate) root: Option<PathBuf>,
-    /// Directory for sockets and what is of this boot [default: /run/berth]
+    /// Keep the sockets, and whatever a reboot may clear, in DIR [default: /run/berth]
     #[arg(long, global = true, value_name = "DIR", env = "BERTH_STATE")]
     pub(crate) state: Option<PathBuf>,
-    /// Group whose members may use the sockets [default: berth]
+    /// Let members of this group use the node, besides root [default: berth]
     #[arg(long, global = true, value_name = "NAME", env = "BERTH_GROUP")]
     pub(crate) group: Option<String>,
-    /// Level or filter of what is logged [default: info]
+    /// Log this much: error, warn, info, debug, trace, or a filter such as berth_image=debug,info [default: info]
     #[arg(long, global = true, value_name = "FILTER", env = "BERTH_LOG")]
     pub(crate) log: Option<String>,
-    /// How layers are stored: overlay2 or vfs [default: the best that works]
+    /// Store layers with overlay2 or vfs [default: overlay2 where it works]
     #[arg(long, global = true, value_name = "NAME", env = "BERTH_STORAGE_DRIVER")]
     pub(crate) storage_driver: Option<String>,
-    /// Where traces go, over OTLP/gRPC
+    /// Send traces there, over OTLP/gRPC (http://127.0.0.1:4317)
     #[arg(long, global = true, value_name = "URL", env = "BERTH_OTLP_ENDPOINT")]
     pub(crate) otlp_endpoint: Option<String>,
 }
@@ -81,14 +91,23 @@ impl Args {
             node.telemetry.otlp_endpoint = Some(endpoint.clone());
         }
         if let Some(driver) = &shared.storage_driver {
-            node.set("snapshotter", "driver", driver)?;
+            node.set("snapshotter", "driver", driver, "--storage-driver (BERTH_STORAGE_DRIVER)")?;
         }
-        for (key, directory) in [("root", &mut node.root), ("state", &mut node.state)] {
-            *directory = std::path::absolute(&*directory).map_err(|source| Error::Value {
-                key: key.into(),
+        let from = |flag: &str, variable: &str, given: bool, key: &str| match given {
+            true => format!("{flag} ({variable})"),
+            false => format!("{key} in the configuration"),
+        };
+        let root = from("--root", "BERTH_ROOT", shared.root.is_some(), "root");
+        let state = from("--state", "BERTH_STATE", shared.state.is_some(), "state");
+        for (from, directory) in [(&root, &mut node.root), (&state, &mut node.state)] {
+            *directory = std::path::absolute(&*directory).map_err(|source| Error::Given {
+                from: from.clone(),
                 value: directory.display().to_string(),
                 why: source.to_string(),
             })?;
+        }
+        if let Some(why) = directories::conflict(&node) {
+            return Err(Error::Given { from: root, value: node.root.display().to_string(), why }.into());
         }
         Ok(node)
     }
@@ -109,6 +128,19 @@ mod tests {
         assert_eq!((node.root.to_str(), node.log.as_str()), (Some("/r"), "debug"));
         let section: std::collections::BTreeMap<String, String> = node.section("snapshotter").unwrap();
         assert_eq!(section["driver"], "overlay2");
+    }
+
+    #[test]
+    fn directories_that_cannot_be_are_refused_by_the_flags_name() {
+        for (root, state, text) in [
+            ("", "/s", "--root (BERTH_ROOT) = \"\" cannot be used"),
+            ("/s", "/s", "--root (BERTH_ROOT) = \"/s\" cannot be used: it is the state directory, too"),
+            ("/s/root", "/s", "lies in the state directory /s"),
+        ] {
+            let args = Args::parse_from(["berthd", "all", "--root", root, "--state", state]);
+            let error = args.node().unwrap_err().to_string();
+            assert!(error.contains(text), "{error}");
+        }
     }
 
     #[test]

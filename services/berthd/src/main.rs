@@ -2,12 +2,13 @@
 //! again that dies.
 
 mod args;
+mod directories;
 mod supervise;
 
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use berth_core::{config::Node, serve, telemetry};
+use berth_core::{config::Node, failure::chain, serve, telemetry};
 use clap::Parser as _;
 
 use args::{Args, Command};
@@ -17,7 +18,7 @@ fn main() -> ExitCode {
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("berthd: {error:#}");
+            eprintln!("berthd: {}", chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -36,6 +36,20 @@ pub struct Node {
     /// Where this came from, for messages.
     #[serde(skip)]
     file: Option<PathBuf>,
+    /// What flags and the environment put over it.
+    #[serde(skip)]
+    given: Vec<Given>,
+}
+
+/// A key that [`Node::set`] set.
+#[derive(Clone, Debug, PartialEq)]
+struct Given {
+    service: String,
+    key: String,
+    /// What the file says.
+    before: Option<toml::Value>,
+    /// Where the value came from, for messages.
+    from: String,
 }
 
 /// `[telemetry]`
@@ -56,6 +70,7 @@ impl Default for Node {
             telemetry: Telemetry::default(),
             sections: toml::Table::new(),
             file: None,
+            given: Vec::new(),
         }
     }
 }
@@ -95,6 +110,16 @@ pub enum Error {
     Value {
         /// Where, as `section.key`.
         key: String,
+        /// What it says.
+        value: String,
+        /// Why not.
+        why: String,
+    },
+    /// The same, of a flag or of the environment.
+    #[error("{from} = {value:?} cannot be used: {why}")]
+    Given {
+        /// The flag, and the variable that stands for it.
+        from: String,
         /// What it says.
         value: String,
         /// Why not.
@@ -142,25 +167,48 @@ impl Node {
     pub fn section<T: DeserializeOwned + Default>(&self, service: &str) -> Result<T, Error> {
         match self.sections.get(service) {
             None => Ok(T::default()),
-            Some(section) => section.clone().try_into().map_err(|source: toml::de::Error| Error::Parse {
-                path: self.file.clone().unwrap_or_default(),
-                source: source.into(),
-            }),
+            Some(section) => section.clone().try_into().map_err(|source| self.blame::<T>(service, source)),
         }
     }
 
-    /// Sets one key of a service's section, as the command line does.
+    /// Whose fault it is that a section cannot be read: the command line's, where it can be read without what that set.
+    fn blame<T: DeserializeOwned>(&self, service: &str, source: toml::de::Error) -> Error {
+        let mut section = self.sections.get(service).cloned();
+        let Some(table) = section.as_mut().and_then(toml::Value::as_table_mut) else {
+            return Error::Parse { path: self.source(), source: source.into() };
+        };
+        for given in self.given.iter().rev().filter(|given| given.service == service) {
+            let value = match given.before.clone() {
+                Some(before) => table.insert(given.key.clone(), before),
+                None => table.remove(&given.key),
+            };
+            if table.clone().try_into::<T>().is_ok() {
+                let value = value.map(|value| value.as_str().map_or(value.to_string(), str::to_owned));
+                let why = source.message().to_owned();
+                return Error::Given { from: given.from.clone(), value: value.unwrap_or_default(), why };
+            }
+        }
+        Error::Parse { path: self.source(), source: source.into() }
+    }
+
+    /// The file that the sections came from.
+    fn source(&self) -> PathBuf {
+        self.file.clone().unwrap_or_else(|| DEFAULT_PATH.into())
+    }
+
+    /// Sets one key of a service's section, as the command line does; `from` names the flag in messages.
     ///
     /// # Errors
     /// The section is something else than a table.
-    pub fn set(&mut self, service: &str, key: &str, value: &str) -> Result<(), Error> {
+    pub fn set(&mut self, service: &str, key: &str, value: &str, from: &str) -> Result<(), Error> {
         let section = self.sections.entry(service).or_insert_with(|| toml::Table::new().into());
         let table = section.as_table_mut().ok_or_else(|| Error::Value {
             key: service.into(),
             value: value.into(),
             why: "it is not a section".into(),
         })?;
-        table.insert(key.into(), value.into());
+        let before = table.insert(key.into(), value.into());
+        self.given.push(Given { service: service.into(), key: key.into(), before, from: from.into() });
         Ok(())
     }
 
@@ -245,5 +293,31 @@ mod tests {
         }
         let error = parse("[snapshotter]\ndrivr = 'vfs'").unwrap().section::<Section>("snapshotter").unwrap_err();
         assert!(error.to_string().contains("drivr"), "{error}");
+    }
+
+    #[test]
+    fn a_flag_is_blamed_for_its_own_value_and_the_file_for_its_own() {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        struct Choice {
+            #[serde(rename = "driver")]
+            _driver: Option<Driver>,
+        }
+        #[derive(Debug, Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        enum Driver {
+            Vfs,
+        }
+        let failure = |text: &str, flag: &str| {
+            let mut node = parse(text).unwrap();
+            node.set("snapshotter", "driver", flag, "--storage-driver").unwrap();
+            node.section::<Choice>("snapshotter").unwrap_err().to_string()
+        };
+        let error = failure("[snapshotter]\ndriver = 'vfs'", "zfs");
+        assert!(error.starts_with("--storage-driver = \"zfs\" cannot be used: "), "{error}");
+        let error = failure("", "zfs");
+        assert!(error.starts_with("--storage-driver = "), "{error}");
+        let error = failure("[snapshotter]\ndrivr = 'vfs'", "vfs");
+        assert!(error.contains("test.toml is wrong"), "{error}");
     }
 }

@@ -7,6 +7,8 @@ pub mod digest;
 pub mod stream;
 
 #[cfg(feature = "service")]
+pub mod apis;
+#[cfg(feature = "service")]
 pub mod config;
 #[cfg(feature = "service")]
 pub mod connect;

@@ -8,7 +8,7 @@ use std::{
         linux::net::SocketAddrExt as _,
         unix::{
             ffi::OsStrExt as _,
-            fs::{PermissionsExt, chown},
+            fs::{FileTypeExt as _, PermissionsExt, chown},
             net::{SocketAddr, UnixDatagram, UnixListener as StdUnixListener},
         },
     },
@@ -21,6 +21,7 @@ use tokio_stream::{StreamExt, wrappers::UnixListenerStream};
 use tonic::{service::Routes, transport::Server};
 
 use crate::{
+    apis,
     config::Node,
     connect::{SOCKET_PATH_MAX, short_path},
     telemetry,
@@ -49,6 +50,27 @@ pub enum Error {
         owner: u32,
         /// Who we are.
         me: u32,
+    },
+    /// Anybody may put another socket in its place.
+    #[error(
+        "cannot listen in {path}: its mode {mode:04o} lets others replace the socket, and it is not ours to change; remove \
+         their right to write (chmod go-w) or choose another state directory"
+    )]
+    Writable {
+        /// The directory.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// Something else is there.
+    #[error(
+        "cannot listen on {path}: there is {what} in the socket's place; move it away or choose another state directory"
+    )]
+    Occupied {
+        /// The socket.
+        path: PathBuf,
+        /// What is there instead.
+        what: &'static str,
     },
     /// Another process serves there.
     #[error("cannot listen on {path}: another service answers there; stop it first or choose another state directory")]
@@ -82,10 +104,9 @@ pub fn bind(node: &Node, path: &Path) -> Result<Socket, Error> {
     let failed = |source| Error::Bind { path: path.into(), source };
     let directory = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(directory).map_err(failed)?;
-    let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(directory).map_err(failed)?);
-    let me = Uid::effective().as_raw();
-    if owner != me && owner != 0 {
-        return Err(Error::Owner { path: directory.into(), owner, me });
+    guard(directory)?;
+    if let Some(what) = other_than_socket(path) {
+        return Err(Error::Occupied { path: path.into(), what });
     }
     let opened = fs::File::open(directory).map_err(failed)?;
     let short = |name: &Path| match directory.join(name) {
@@ -112,6 +133,50 @@ pub fn bind(node: &Node, path: &Path) -> Result<Socket, Error> {
     Ok(Socket { path: path.into(), listener, group })
 }
 
+/// Makes sure that nobody else can swap what lies in the directory. A mode that lets others write is put right where the
+/// directory is ours; a sticky one, as that of /tmp, holds already.
+fn guard(directory: &Path) -> Result<(), Error> {
+    const STICKY: u32 = 0o1000;
+    const OTHERS_WRITE: u32 = 0o022;
+    let failed = |source| Error::Bind { path: directory.into(), source };
+    let found = fs::metadata(directory).map_err(failed)?;
+    let (owner, me) = (std::os::unix::fs::MetadataExt::uid(&found), Uid::effective().as_raw());
+    if owner != me && owner != 0 {
+        return Err(Error::Owner { path: directory.into(), owner, me });
+    }
+    let mode = found.permissions().mode() & 0o7777;
+    if mode & OTHERS_WRITE == 0 || mode & STICKY != 0 {
+        return Ok(());
+    }
+    if owner != me {
+        return Err(Error::Writable { path: directory.into(), mode });
+    }
+    let better = mode & !OTHERS_WRITE;
+    tracing::warn!(
+        directory = %directory.display(),
+        was = %format_args!("{mode:04o}"),
+        now = %format_args!("{better:04o}"),
+        "others could write to the state directory; its mode is put right"
+    );
+    fs::set_permissions(directory, fs::Permissions::from_mode(better)).map_err(failed)
+}
+
+/// What lies at `path` that a socket must not replace.
+fn other_than_socket(path: &Path) -> Option<&'static str> {
+    let kind = fs::symlink_metadata(path).ok()?.file_type();
+    if kind.is_socket() {
+        None
+    } else if kind.is_file() {
+        Some("a file")
+    } else if kind.is_dir() {
+        Some("a directory")
+    } else if kind.is_symlink() {
+        Some("a symbolic link")
+    } else {
+        Some("something that is no socket")
+    }
+}
+
 impl Socket {
     /// Serves these routes, with health beside them, until the process ends. Ready as soon as this is polled.
     ///
@@ -121,7 +186,9 @@ impl Socket {
         let Self { path, listener, group } = self;
         let listener = UnixListener::from_std(listener).map_err(|source| Error::Bind { path: path.clone(), source })?;
         let (health, health_service) = tonic_health::server::health_reporter();
-        health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+        for service in std::iter::once("").chain(apis::on(&path)) {
+            health.set_service_status(service, tonic_health::ServingStatus::Serving).await;
+        }
         let incoming = UnixListenerStream::new(listener).filter(move |connection| match connection {
             Ok(connection) => allowed(connection, group),
             Err(_) => true,
@@ -194,7 +261,54 @@ pub async fn terminated() -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
     use super::*;
+
+    fn node(state: &Path) -> Node {
+        let mut node = Node::default();
+        node.state = state.into();
+        node.group = "no-such-group".into();
+        node
+    }
+
+    #[test]
+    fn what_is_no_socket_is_named_and_kept() {
+        let state = tempfile::tempdir().unwrap();
+        let path = state.path().join("berth.sock");
+        fs::write(&path, "precious").unwrap();
+        let error = bind(&node(state.path()), &path).unwrap_err().to_string();
+        assert!(error.contains("berth.sock: there is a file"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+        fs::remove_file(&path).unwrap();
+        drop(StdUnixListener::bind(&path).unwrap());
+        bind(&node(state.path()), &path).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_to_is_put_right() {
+        let state = tempfile::tempdir().unwrap();
+        for (before, after) in [(0o777, 0o755), (0o1777, 0o1777), (0o711, 0o711)] {
+            fs::set_permissions(state.path(), fs::Permissions::from_mode(before)).unwrap();
+            bind(&node(state.path()), &state.path().join("berth.sock")).unwrap();
+            assert_eq!(fs::metadata(state.path()).unwrap().permissions().mode() & 0o7777, after);
+        }
+    }
+
+    #[tokio::test]
+    async fn health_knows_what_is_served() {
+        let state = tempfile::tempdir().unwrap();
+        let path = state.path().join("image.sock");
+        let socket = bind(&node(state.path()), &path).unwrap();
+        tokio::spawn(socket.serve(Routes::default()));
+        let mut health = HealthClient::new(crate::connect::lazy(&path));
+        for service in ["", "berth.image.v1.Images"] {
+            let request = HealthCheckRequest { service: service.into() };
+            assert_eq!(health.check(request).await.unwrap().into_inner().status, 1, "{service}");
+        }
+        let other = HealthCheckRequest { service: "berth.runtime.v1.Containers".into() };
+        assert_eq!(health.check(other).await.unwrap_err().code(), tonic::Code::NotFound);
+    }
 
     #[test]
     fn readiness_is_heard_on_both_kinds_of_address() {

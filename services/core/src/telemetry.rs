@@ -38,7 +38,7 @@ impl Drop for Guard {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The filter is malformed.
-    #[error("log = {filter:?} is not a filter: {source}")]
+    #[error("log = {filter:?} (--log, BERTH_LOG or the configuration) is not a filter: {source}")]
     Filter {
         /// What the configuration says.
         filter: String,
@@ -46,7 +46,9 @@ pub enum Error {
         source: tracing_subscriber::filter::ParseError,
     },
     /// The exporter cannot be made.
-    #[error("telemetry.otlp_endpoint = {endpoint:?} cannot be used: {source}")]
+    #[error(
+        "{endpoint:?} (--otlp-endpoint, BERTH_OTLP_ENDPOINT or the configuration's telemetry.otlp_endpoint) cannot be used: {source}"
+    )]
     Exporter {
         /// What the configuration says.
         endpoint: String,

@@ -1,0 +1,27 @@
+//! Which gRPC services answer on which of a node's sockets. Health knows them by these names.
+
+use std::path::Path;
+
+const IMAGE: &[&str] = &["berth.image.v1.Images"];
+const SNAPSHOTTER: &[&str] = &["berth.snapshotter.v1.Layers", "containerd.services.snapshots.v1.Snapshots"];
+const RUNTIME: &[&str] = &[
+    "berth.runtime.v1.Containers",
+    "berth.runtime.v1.Networks",
+    "berth.runtime.v1.Volumes",
+    "berth.runtime.v1.System",
+];
+const REGISTRY: &[&str] = &["berth.registry.v1.Registry"];
+
+/// The full names of the services behind the socket at `path`; none behind one that is no node's.
+pub fn on(path: &Path) -> Vec<&'static str> {
+    let parts: &[&[&str]] = match path.file_name().and_then(|name| name.to_str()) {
+        Some("image.sock") => &[IMAGE],
+        Some("snapshotter.sock") => &[SNAPSHOTTER],
+        Some("runtime.sock") => &[RUNTIME],
+        Some("registry.sock") => &[REGISTRY],
+        // What belongs to a neighbour is passed on, and waits while the neighbour restarts.
+        Some("berth.sock") => &[IMAGE, SNAPSHOTTER, RUNTIME, REGISTRY],
+        _ => &[],
+    };
+    parts.concat()
+}
