@@ -47,6 +47,9 @@ fn check_on(spec: &ContainerSpec, host: &Host) -> Result<Vec<String>, Error> {
         warnings.push(format!("AppArmor is not enabled on this machine: the profile {profile} confines nothing"));
     }
     warnings.extend(namespaces::check(spec)?);
+    if spec.network_mode == "host" && !spec.ports.is_empty() {
+        warnings.push("Published ports are discarded when using host network mode".into());
+    }
     sysctls::check(spec)?;
     rlimits::of(&spec.ulimits)?;
     mounts::check(spec)?;
@@ -81,7 +84,7 @@ fn groups(spec: &ContainerSpec) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use berth_proto::berth::runtime::v1::{Mount, Resources, Ulimit};
+    use berth_proto::berth::runtime::v1::{Mount, PortMapping, Resources, Ulimit};
 
     use super::*;
 
@@ -121,6 +124,17 @@ mod tests {
             let refusal = refusal(spec);
             assert!(refusal.contains(text), "{refusal}");
         }
+    }
+
+    #[test]
+    fn ports_of_the_hosts_network_are_its_own() {
+        let ports = vec![PortMapping { container_port: 80, ..PortMapping::default() }];
+        let on = |network_mode: &str| {
+            let spec = ContainerSpec { network_mode: network_mode.into(), ports: ports.clone(), ..Default::default() };
+            check_on(&spec, &Host::whole(false)).unwrap()
+        };
+        assert_eq!(on("host"), ["Published ports are discarded when using host network mode"]);
+        assert!(on("").is_empty());
     }
 
     #[test]
