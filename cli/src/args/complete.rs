@@ -108,7 +108,7 @@ pub(crate) async fn complete(mut words: VecDeque<String>) -> String {
 /// What stands before the word that is completed.
 enum Behind {
     /// A flag that awaits its value.
-    Flag(Arg),
+    Flag(Box<Arg>),
     /// So many operands.
     Operands(usize),
 }
@@ -125,7 +125,7 @@ fn behind<'a>(entry: &Entry, words: impl Iterator<Item = &'a String>) -> Behind 
             awaits = flag(entry, word);
         }
     }
-    awaits.map_or(Behind::Operands(operands), Behind::Flag)
+    awaits.map_or(Behind::Operands(operands), |flag| Behind::Flag(Box::new(flag)))
 }
 
 /// The flag of a word, where it takes a value that is not in the word.

@@ -6,7 +6,9 @@ use crate::commands::COMMANDS;
 pub(crate) fn nearest(typed: &str) -> Option<&'static str> {
     let all = COMMANDS.iter().flat_map(|entry| entry.paths.iter().copied());
     let close = all.map(|path| (distance(typed, path), path)).filter(|(edits, _)| *edits <= 2);
-    close.min_by_key(|(edits, _)| *edits).map(|(_, path)| path)
+    // Of two that are as close, the one of the group that was typed.
+    let group = |path: &str| path.split_once(' ').map(|(group, _)| group.to_owned());
+    close.min_by_key(|(edits, path)| (*edits, group(path) != group(typed))).map(|(_, path)| path)
 }
 
 /// Levenshtein's distance in characters; words this long are not compared.
@@ -36,6 +38,7 @@ mod tests {
     fn finds_what_was_meant() {
         assert_eq!(nearest("sart"), Some("start"));
         assert_eq!(nearest("imagse"), Some("images"));
+        assert_eq!(nearest("image sl"), Some("image ls"));
         assert_eq!(nearest("something-else"), None);
     }
 }
