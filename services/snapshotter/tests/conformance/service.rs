@@ -261,7 +261,7 @@ fn process() {
     let Some(home) = std::env::var_os(HOME).map(PathBuf::from) else { return };
     let mut node = Node::default();
     (node.root, node.state) = (home.join("root"), home.join("state"));
-    node.set(berth_snapshotter::NAME, "driver", &std::env::var(DRIVER).unwrap()).unwrap();
+    node.set(berth_snapshotter::NAME, "driver", &std::env::var(DRIVER).unwrap(), DRIVER).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(berth_snapshotter::run(node)).unwrap();
 }
