@@ -48,7 +48,16 @@ pub(crate) fn line(text: &str) -> Result<(), Error> {
 /// # Errors
 /// It is gone.
 pub(crate) fn print(text: &str) -> Result<(), Error> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
+    print_bytes(text.as_bytes())
+}
+
+/// Prints what need not be text to standard output.
+///
+/// # Errors
+/// It is gone.
+pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Error> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Ok(()) => Ok(()),
         // As a program that a closed pipe ends.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Error::Said(141)),

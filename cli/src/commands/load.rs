@@ -4,14 +4,12 @@ use std::{fs::File, io::Read};
 
 use berth_core::Reference;
 use berth_proto::berth::image::v1::{LoadRequest, LoadStart, load_progress, load_request::Message};
-use bytes::BytesMut;
 use clap::Arg;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 
 use super::{
     each::line,
     progress::{Display, Sink},
+    upload::Upload,
 };
 use crate::{
     args::{
@@ -22,11 +20,6 @@ use crate::{
     outcome::Error,
     terminal::raw,
 };
-
-/// What a message carries.
-const CHUNK: usize = 1 << 20;
-/// Messages that wait for the connection.
-const QUEUE: usize = 4;
 
 pub(crate) const ENTRY: Entry = Entry {
     paths: &["load", "image load"],
@@ -53,18 +46,11 @@ async fn load(client: Client, given: Given) -> Result<u8, Error> {
         }
         None => Box::new(std::io::stdin()),
     };
-    let (sender, requests) = mpsc::channel(QUEUE);
     let start = LoadStart { platform: given.text_or_empty("platform"), name: String::new() };
-    // The channel is new and holds more than one.
-    let _ = sender.try_send(LoadRequest { message: Some(Message::Start(start)) });
-    let (failed, failure) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        if let Err(error) = send(source, &sender) {
-            // Heard first, then the stream ends.
-            let _ = failed.send(error);
-        }
-    });
-    let mut answers = client.images().await?.load(ReceiverStream::new(requests)).await?.into_inner();
+    let request = |message| LoadRequest { message: Some(message) };
+    let (upload, requests) =
+        Upload::begin(request(Message::Start(start)), source, move |data| request(Message::Data(data)));
+    let mut answers = client.images().await?.load(requests).await?.into_inner();
     let mut display = (!given.on("quiet")).then(|| Display::new(Sink::Stderr)).filter(|_| raw::stdout_is_terminal());
     let mut loaded = Vec::new();
     while let Some(progress) = answers.message().await? {
@@ -81,9 +67,7 @@ async fn load(client: Client, given: Given) -> Result<u8, Error> {
     if let Some(display) = &mut display {
         display.finish();
     }
-    if let Ok(source) = failure.try_recv() {
-        return Err(Error::Io { what: "cannot read the archive".into(), source });
-    }
+    upload.end()?;
     for one in loaded {
         match one.name.parse::<Reference>() {
             Ok(name) => line(&format!("Loaded image: {}", name.familiar()))?,
@@ -91,24 +75,4 @@ async fn load(client: Client, given: Given) -> Result<u8, Error> {
         }
     }
     Ok(0)
-}
-
-fn send(mut source: impl Read, sender: &mpsc::Sender<LoadRequest>) -> std::io::Result<()> {
-    let mut buffer = BytesMut::new();
-    loop {
-        buffer.resize(CHUNK, 0);
-        let mut filled = 0;
-        while filled < CHUNK {
-            match source.read(&mut buffer[filled..]) {
-                Ok(0) => break,
-                Ok(size) => filled += size,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        let bytes = buffer.split_to(filled).freeze();
-        if bytes.is_empty() || sender.blocking_send(LoadRequest { message: Some(Message::Data(bytes)) }).is_err() {
-            return Ok(());
-        }
-    }
 }

@@ -1,13 +1,19 @@
 //! The commands: a table of them, and one file for each or for a family.
 
 mod attach;
+mod commit;
 mod completion;
 mod create;
+mod destination;
+mod diff;
 mod each;
 mod events;
 mod exec;
+mod export;
 mod foreground;
+mod history;
 mod images;
+mod import;
 mod info;
 mod inspect;
 mod lifecycle;
@@ -22,11 +28,13 @@ mod pull;
 mod rm;
 mod rmi;
 mod run;
+mod save;
 mod start;
 mod stats;
 mod tag;
 mod top;
 mod update;
+mod upload;
 mod version;
 mod volume;
 mod wait;
@@ -37,11 +45,16 @@ use crate::args::Entry;
 /// All commands, in the order of their names.
 pub(crate) static COMMANDS: &[Entry] = &[
     attach::ENTRY,
+    commit::ENTRY,
     completion::ENTRY,
     create::ENTRY,
+    diff::ENTRY,
     events::ENTRY,
     exec::ENTRY,
+    export::ENTRY,
+    history::ENTRY,
     images::ENTRY,
+    import::ENTRY,
     info::ENTRY,
     inspect::ENTRY,
     inspect::CONTAINER,
@@ -61,6 +74,7 @@ pub(crate) static COMMANDS: &[Entry] = &[
     rm::ENTRY,
     rmi::ENTRY,
     run::ENTRY,
+    save::ENTRY,
     start::ENTRY,
     stats::ENTRY,
     lifecycle::STOP,
@@ -93,17 +107,11 @@ pub(crate) const GROUPS: &[(&str, &str)] = &[
 /// Docker's commands that this version has no service for: they are known, so that the answer can say so.
 pub(crate) const ABSENT: &[&str] = &[
     "push",
-    "commit",
-    "save",
     "cp",
-    "diff",
-    "export",
-    "import",
     "build",
     "login",
     "logout",
     "search",
-    "history",
     "builder",
     "buildx",
     "compose",
@@ -119,15 +127,9 @@ pub(crate) const ABSENT: &[&str] = &[
     "trust",
     "checkpoint",
     "image push",
-    "image save",
     "image build",
-    "image history",
-    "image import",
     "image prune",
-    "container commit",
     "container cp",
-    "container diff",
-    "container export",
     "network create",
     "network rm",
     "network connect",

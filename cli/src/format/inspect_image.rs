@@ -17,7 +17,7 @@ pub(crate) fn image(image: &Image) -> Json {
         "Id": image.id.as_str(),
         "RepoTags": familiar(&image.names),
         "RepoDigests": familiar(&image.repo_digests),
-        "Parent": "",
+        "Parent": image.parent.as_str(),
         "Comment": last_comment(&stored),
         "Created": image.created.as_str(),
         "DockerVersion": text("docker_version"),

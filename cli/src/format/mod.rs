@@ -1,6 +1,7 @@
 //! What is printed: tables, Go templates, JSON in Docker's shape, sizes and times as people read them.
 
 pub(crate) mod container;
+pub(crate) mod history;
 pub(crate) mod image;
 pub(crate) mod inspect_container;
 pub(crate) mod inspect_image;

@@ -17,6 +17,8 @@ use crate::telemetry;
 
 /// A service that restarts is back within this time; a caller that waited longer is told so.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of a frame that the other side may send: streams of bytes are not cut into small ones.
+const FRAME: u32 = 256 << 10;
 const FIRST_WAIT: Duration = Duration::from_millis(10);
 const LONGEST_WAIT: Duration = Duration::from_millis(200);
 
@@ -28,7 +30,7 @@ pub struct Channel(tonic::transport::Channel);
 pub fn lazy(socket: &Path) -> Channel {
     let socket = socket.to_owned();
     // The address is never looked at: the connector knows the socket.
-    let endpoint = Endpoint::from_static("http://berth.local").connect_timeout(CONNECT_TIMEOUT);
+    let endpoint = Endpoint::from_static("http://berth.local").connect_timeout(CONNECT_TIMEOUT).max_frame_size(FRAME);
     Channel(endpoint.connect_with_connector_lazy(service_fn(move |_| {
         let socket = socket.clone();
         async move { Ok::<_, io::Error>(TokioIo::new(connect(socket).await?)) }
@@ -38,7 +40,7 @@ pub fn lazy(socket: &Path) -> Channel {
 /// As [`lazy`]; a service that does not listen at the moment is waited for, for as long as a restart takes.
 pub fn patient(socket: &Path) -> Channel {
     let socket = socket.to_owned();
-    let endpoint = Endpoint::from_static("http://berth.local");
+    let endpoint = Endpoint::from_static("http://berth.local").max_frame_size(FRAME);
     Channel(endpoint.connect_with_connector_lazy(service_fn(move |_| {
         let socket = socket.clone();
         async move {

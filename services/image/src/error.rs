@@ -61,6 +61,10 @@ pub enum Error {
     TooMany { host: String, why: String },
     #[error("the archive cannot be loaded: {0}")]
     Archive(String),
+    #[error("{0}")]
+    Change(String),
+    #[error("the image cannot be made: {0}")]
+    Made(String),
     #[error("the snapshotter: {0}")]
     Snapshotter(Box<Failure>),
     #[error("the pull was cancelled")]
@@ -89,6 +93,8 @@ impl Error {
             | Self::Ambiguous { .. }
             | Self::Filter(_)
             | Self::Archive(_)
+            | Self::Change(_)
+            | Self::Made(_)
             | Self::Unusable { .. }
             | Self::Request(_) => Kind::InvalidArgument,
             Self::Conflict(_) => Kind::FailedPrecondition,

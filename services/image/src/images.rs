@@ -86,6 +86,7 @@ impl Images {
                 if let Some(before) = &before {
                     new.names = before.names.clone();
                     new.last_tagged = before.last_tagged;
+                    new.parent = new.parent.or_else(|| before.parent.clone());
                     new.repo_digests.extend(before.repo_digests.iter().cloned());
                     // What a registry serves is worth more than what was put together for an archive.
                     if record.repo_digests.is_empty() && !before.repo_digests.is_empty() {
@@ -242,6 +243,7 @@ pub(crate) mod tests {
             diff_ids: Vec::new(),
             size: 0,
             last_tagged: 0,
+            parent: None,
         }
     }
 

@@ -5,8 +5,9 @@ use std::{collections::HashMap, path::Path, pin::pin, time::Duration};
 use berth_core::{Digest, Failure, connect::Channel};
 use berth_proto::{
     berth::snapshotter::v1::{
-        ApplyFinish, ApplyRequest, ApplyStart, ComposeRequest, ForgetRequest, StatRequest, apply_request::Message,
-        apply_response, layers_client::LayersClient,
+        ApplyFinish, ApplyRequest, ApplyStart, ComposeRequest, DiskUsageRequest, ExtractRequest, ExtractResponse,
+        ForgetRequest, StatRequest, apply_request::Message, apply_response, extract_response,
+        layers_client::LayersClient,
     },
     containerd::services::snapshots::v1::{
         ListSnapshotsRequest, RemoveSnapshotRequest, snapshots_client::SnapshotsClient,
@@ -14,7 +15,7 @@ use berth_proto::{
 };
 use futures::{Stream, StreamExt as _, stream};
 use tokio::sync::watch;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Status, Streaming};
 
 use crate::error::Error;
 
@@ -112,6 +113,18 @@ impl Snapshots {
         }
     }
 
+    /// What a container has written, as a layer, laid down on its way. `leave_out` are paths where something is mounted.
+    pub(crate) async fn extract(&self, key: &str, leave_out: Vec<String>) -> Result<Extracting, Error> {
+        let request = ExtractRequest { key: key.into(), lay_down: true, leave_out };
+        self.layers.clone().extract(request).await.map(|answers| Extracting(answers.into_inner())).map_err(failed)
+    }
+
+    /// Bytes of the files of each layer.
+    pub(crate) async fn sizes(&self) -> Result<HashMap<String, u64>, Error> {
+        let answer = self.layers.clone().usage(within(SHORT, DiskUsageRequest {})).await.map_err(failed)?;
+        Ok(answer.into_inner().layers.into_iter().map(|layer| (layer.diff_id, layer.bytes)).collect())
+    }
+
     /// Makes the snapshots of a stack; durable when this answers.
     pub(crate) async fn compose(&self, diff_ids: &[Digest]) -> Result<(), Error> {
         let diff_ids = diff_ids.iter().map(Digest::to_string).collect();
@@ -150,6 +163,26 @@ impl Snapshots {
     pub(crate) async fn forget(&self) {
         if let Err(error) = self.layers.clone().forget(within(LONG, ForgetRequest {})).await {
             tracing::warn!(%error, "the snapshotter could not throw layers away now; it does when it starts");
+        }
+    }
+}
+
+/// A layer that is being read.
+pub(crate) struct Extracting(Streaming<ExtractResponse>);
+
+impl Extracting {
+    /// More of it; at the end, what it was.
+    pub(crate) async fn next(&mut self) -> Result<extract_response::Message, Error> {
+        match tokio::time::timeout(LONG, self.0.message()).await {
+            Ok(Ok(Some(ExtractResponse { message: Some(message) }))) => Ok(message),
+            Ok(Ok(_)) => Err(failed(Status::unavailable("it ended while a layer was read; try again"))),
+            Ok(Err(status)) => Err(failed(status)),
+            Err(_) => {
+                let minutes = LONG.as_secs() / 60;
+                Err(failed(Status::deadline_exceeded(format!(
+                    "nothing more of a layer was read for {minutes} minutes"
+                ))))
+            }
         }
     }
 }

@@ -9,10 +9,13 @@ use berth_core::{Failure, config::Node, connect, connect::Channel};
 use berth_proto::{
     berth::{
         image::v1::{
-            Auth, GetRequest, Image, ListRequest, PullProgress, PullRequest, ReleaseRequest, SetUsesRequest, Use,
-            images_client::ImagesClient,
+            Auth, CommitProgress, CommitRequest, GetRequest, Image, ListRequest, PullProgress, PullRequest,
+            ReleaseRequest, SetUsesRequest, Use, images_client::ImagesClient,
         },
-        snapshotter::v1::{DiskUsageRequest, layers_client::LayersClient},
+        snapshotter::v1::{
+            ChangesRequest, ChangesResponse, DiskUsageRequest, ExportRequest, ExportResponse,
+            layers_client::LayersClient,
+        },
     },
     containerd::{
         services::snapshots::v1::{
@@ -26,7 +29,10 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status, Streaming};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use crate::error::{Error, Result};
+use crate::{
+    container::lifecycle::commit::MOUNT_POINTS,
+    error::{Error, Result},
+};
 
 /// A call that is answered from what is there.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -181,6 +187,35 @@ impl Neighbours {
             Err(status) if status.code() == Code::NotFound => Ok(0),
             Err(status) => Err(Failure::from(status).into()),
         }
+    }
+
+    /// An image of what a container has written. What it takes is the caller's to bound, by dropping the stream.
+    pub(crate) async fn commit(&self, request: CommitRequest) -> Result<Streaming<CommitProgress>> {
+        call("the image service", || {
+            let (mut client, request) = (self.images.clone(), request.clone());
+            async move { client.commit(request).await }
+        })
+        .await
+    }
+
+    /// What a container has added, changed and deleted.
+    pub(crate) async fn changes(&self, id: &str) -> Result<Streaming<ChangesResponse>> {
+        let leave_out = MOUNT_POINTS.map(str::to_owned).to_vec();
+        call("the snapshotter", || {
+            let (mut client, leave_out) = (self.layers.clone(), leave_out.clone());
+            let request = ChangesRequest { key: id.into(), leave_out };
+            async move { client.changes(request).await }
+        })
+        .await
+    }
+
+    /// All files of a container as a tar. What it takes is the caller's to bound, by dropping the stream.
+    pub(crate) async fn export(&self, id: &str) -> Result<Streaming<ExportResponse>> {
+        call("the snapshotter", || {
+            let (mut client, key) = (self.layers.clone(), id.to_owned());
+            async move { client.export(ExportRequest { key }).await }
+        })
+        .await
     }
 
     /// Keys of all snapshots that were made for containers of this service.

@@ -59,6 +59,8 @@ pub enum Error {
     Store { path: PathBuf, source: Box<redb::Error> },
     #[error("the storage driver {driver} does not work in {path}: {why}")]
     Driver { driver: &'static str, path: PathBuf, why: String },
+    #[error("the caller went away")]
+    Cancelled,
     #[error("{what} panicked")]
     Panicked { what: &'static str },
     #[error("malformed request: {0}")]
@@ -108,6 +110,7 @@ impl Error {
             | Self::Malformed { .. } => Kind::InvalidArgument,
             Self::Rebase { .. } => Kind::Unimplemented,
             Self::WrongDiffId { .. } => Kind::DataLoss,
+            Self::Cancelled => Kind::Cancelled,
             Self::Interrupted { .. } | Self::Changed { .. } => Kind::Aborted,
             _ => Kind::Internal,
         }

@@ -16,6 +16,7 @@ macro_rules! on_both_runtimes {
 }
 
 mod bad_input;
+mod commit;
 mod containerd;
 mod crash;
 mod exec;

@@ -54,10 +54,10 @@ impl Drop for Contents {
 pub(super) fn spool(blobs: &Blobs, data: mpsc::Receiver<Result<Bytes, Error>>) -> Result<Contents, Error> {
     let directory = blobs.scratch()?;
     let mut contents = Contents { directory, files: HashMap::new(), links: HashMap::new() };
-    let mut stream = Incoming { data, current: Bytes::new(), failure: None };
+    let mut stream = Incoming::new(data);
     let result = read_tar(&mut stream, &mut contents, blobs);
     // The caller's own failure explains the tar's.
-    match stream.failure {
+    match stream.failure() {
         Some(failure) => Err(failure),
         None => result.map(|()| contents),
     }
@@ -65,7 +65,7 @@ pub(super) fn spool(blobs: &Blobs, data: mpsc::Receiver<Result<Bytes, Error>>) -
 
 fn read_tar(stream: &mut Incoming, contents: &mut Contents, blobs: &Blobs) -> Result<(), Error> {
     let malformed = |error: io::Error| Error::Archive(format!("it is no tar, or it is cut off: {error}"));
-    let inflated = decompressed(BufReader::with_capacity(1 << 16, stream))?;
+    let inflated = decompressed(stream)?;
     let budget = Rc::new(Cell::new(MAX_HEADERS));
     let mut archive = tar::Archive::new(Rationed { inner: inflated, budget: Rc::clone(&budget) });
     let mut any = false;
@@ -163,7 +163,9 @@ fn spool_file(entry: &mut impl Read, path: PathBuf) -> Result<Spooled, Spooling>
     Ok(Spooled { path, digest: hasher.finish(), size })
 }
 
-fn decompressed<'a>(mut stream: BufReader<&'a mut Incoming>) -> Result<Box<dyn Read + 'a>, Error> {
+/// A stream without its compression.
+pub(crate) fn decompressed<'a>(stream: &'a mut Incoming) -> Result<Box<dyn Read + 'a>, Error> {
+    let mut stream = BufReader::with_capacity(1 << 16, stream);
     let malformed = |error: io::Error| Error::Archive(format!("it cannot be read: {error}"));
     let magic = stream.fill_buf().map_err(malformed)?;
     if magic.starts_with(&[0x1f, 0x8b]) {
@@ -180,10 +182,21 @@ fn decompressed<'a>(mut stream: BufReader<&'a mut Incoming>) -> Result<Box<dyn R
 }
 
 /// The archive as it arrives.
-struct Incoming {
+pub(crate) struct Incoming {
     data: mpsc::Receiver<Result<Bytes, Error>>,
     current: Bytes,
     failure: Option<Error>,
+}
+
+impl Incoming {
+    pub(crate) fn new(data: mpsc::Receiver<Result<Bytes, Error>>) -> Self {
+        Self { data, current: Bytes::new(), failure: None }
+    }
+
+    /// Why the caller broke off.
+    pub(crate) fn failure(&mut self) -> Option<Error> {
+        self.failure.take()
+    }
 }
 
 impl Read for Incoming {

@@ -183,6 +183,7 @@ fn found(
         diff_ids,
         size: 0,
         last_tagged: 0,
+        parent: None,
     };
     Ok(Found { record, documents, layers, names })
 }

@@ -11,6 +11,7 @@ use std::{collections::HashMap, sync::Arc};
 use berth_core::{Digest, Platform, Reference};
 use bytes::Bytes;
 use contents::Contents;
+pub(crate) use contents::{Incoming, decompressed};
 use found::Found;
 use tokio::sync::{mpsc, watch};
 

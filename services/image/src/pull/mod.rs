@@ -153,6 +153,7 @@ async fn bring(
         diff_ids,
         size,
         last_tagged: 0,
+        parent: None,
     };
     // A name with a digest names that one image for ever: it is no tag.
     let names = if reference.digest().is_some() { Vec::new() } else { vec![reference.clone()] };

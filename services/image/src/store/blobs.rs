@@ -92,6 +92,11 @@ impl Blobs {
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
+    /// A new name for a file that is being made; a left one is swept at the start.
+    pub(crate) fn fresh(&self, what: &str) -> PathBuf {
+        self.root.join("ingest").join(format!("{what}-{:016x}", rand::random::<u64>()))
+    }
+
     /// A private directory for an archive's contents; left ones are swept at the start.
     pub(crate) fn scratch(&self) -> Result<PathBuf, Error> {
         let path = self.root.join("ingest").join(format!("load-{:016x}", rand::random::<u64>()));

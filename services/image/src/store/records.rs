@@ -44,6 +44,9 @@ pub(crate) struct Record {
     pub(crate) size: u64,
     /// Seconds since 1970.
     pub(crate) last_tagged: u64,
+    /// The image that it was committed on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) parent: Option<Digest>,
 }
 
 impl Record {

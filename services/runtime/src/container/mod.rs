@@ -1,6 +1,7 @@
 //! Containers: their records, their states, and what leads from one to the next.
 
 mod containers;
+mod effective;
 mod found;
 mod index;
 pub(crate) mod lifecycle;

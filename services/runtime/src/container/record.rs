@@ -30,6 +30,8 @@ pub(crate) struct Record {
     /// What is published while it runs.
     pub(crate) ports: Vec<PortMapping>,
     pub(crate) restart: Restart,
+    /// It is paused only while its files are read.
+    pub(crate) held_still: bool,
 }
 
 /// How it is with the container.
@@ -141,6 +143,7 @@ impl Record {
         };
         self.networks.clear();
         self.ports.clear();
+        self.held_still = false;
     }
 }
 

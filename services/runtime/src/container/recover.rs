@@ -112,6 +112,11 @@ impl Containers {
         if let Err(error) = container.note(store, change, also).await {
             tracing::warn!(id = container.id, %error, "that a container runs cannot be written down");
         }
+        if known.held_still
+            && let Err(error) = self.let_go(container).await
+        {
+            tracing::error!(id = container.id, %error, "a container that was paused to be read stays so");
+        }
     }
 
     async fn wait_for_word(self: &Arc<Self>, container: &Arc<Container>, task: Option<Arc<Task>>) {

@@ -6,12 +6,13 @@ use berth_core::Failure;
 use berth_proto::berth::{
     image::v1::Auth,
     runtime::v1::{
-        AttachRequest, AttachResponse, CreateProgress, CreateRequest, Created as WireCreated, ExecRequest,
-        ExecResponse, InspectRequest, InspectResponse, KillRequest, KillResponse, ListRequest, ListResponse,
-        LogsRequest, LogsResponse, PauseRequest, PauseResponse, PruneRequest, PruneResponse, RemoveRequest,
-        RemoveResponse, RenameRequest, RenameResponse, ResizeRequest, ResizeResponse, RestartRequest, RestartResponse,
-        StartRequest, StartResponse, StatsRequest, StatsResponse, StopRequest, StopResponse, TopRequest, TopResponse,
-        TopRow, UnpauseRequest, UnpauseResponse, UpdateRequest, UpdateResponse, WaitRequest, WaitResponse, WhyRequest,
+        AttachRequest, AttachResponse, ChangesRequest, ChangesResponse, CommitRequest, CommitResponse, CreateProgress,
+        CreateRequest, Created as WireCreated, ExecRequest, ExecResponse, ExportRequest, ExportResponse,
+        InspectRequest, InspectResponse, KillRequest, KillResponse, ListRequest, ListResponse, LogsRequest,
+        LogsResponse, PauseRequest, PauseResponse, PruneRequest, PruneResponse, RemoveRequest, RemoveResponse,
+        RenameRequest, RenameResponse, ResizeRequest, ResizeResponse, RestartRequest, RestartResponse, StartRequest,
+        StartResponse, StatsRequest, StatsResponse, StopRequest, StopResponse, TopRequest, TopResponse, TopRow,
+        UnpauseRequest, UnpauseResponse, UpdateRequest, UpdateResponse, WaitRequest, WaitResponse, WhyRequest,
         WhyResponse, containers_server, create_progress::Message, create_request::PullPolicy,
         wait_request::Condition as WireCondition,
     },
@@ -21,7 +22,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Answers, QUEUE, attach, convert, exec, logs, sizes, stats, status};
+use super::{Answers, QUEUE, attach, convert, exec, files, logs, sizes, stats, status};
 use crate::{
     container::{
         Containers, Wanted, Why,
@@ -41,6 +42,8 @@ impl containers_server::Containers for Service {
     type ExecStream = Answers<ExecResponse>;
     type LogsStream = Answers<LogsResponse>;
     type StatsStream = Answers<StatsResponse>;
+    type ChangesStream = Answers<ChangesResponse>;
+    type ExportStream = Answers<ExportResponse>;
 
     async fn create(&self, request: Request<CreateRequest>) -> Result<Response<Self::CreateStream>, Status> {
         let order = order(request.into_inner()).map_err(status)?;
@@ -177,6 +180,18 @@ impl containers_server::Containers for Service {
     async fn prune(&self, request: Request<PruneRequest>) -> Result<Response<PruneResponse>, Status> {
         let (containers, reclaimed) = self.0.prune(&request.into_inner().filters).await.map_err(status)?;
         Ok(Response::new(PruneResponse { containers, reclaimed }))
+    }
+
+    async fn commit(&self, request: Request<CommitRequest>) -> Result<Response<CommitResponse>, Status> {
+        files::commit(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn changes(&self, request: Request<ChangesRequest>) -> Result<Response<Self::ChangesStream>, Status> {
+        files::changes(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn export(&self, request: Request<ExportRequest>) -> Result<Response<Self::ExportStream>, Status> {
+        files::export(&self.0, request.into_inner()).await.map(Response::new)
     }
 
     async fn attach(&self, request: Request<Streaming<AttachRequest>>) -> Result<Response<Self::AttachStream>, Status> {

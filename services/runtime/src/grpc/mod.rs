@@ -5,6 +5,7 @@ mod attach;
 mod containers;
 mod convert;
 mod exec;
+mod files;
 mod logs;
 mod networks;
 mod sizes;

@@ -10,6 +10,7 @@ use berth_proto::containerd::types::Mount;
 use crate::{
     directory::{Directories, Id},
     error::Error,
+    layer::changes::Own,
     record::Open,
     settings::Choice,
 };
@@ -28,6 +29,12 @@ pub(crate) trait Driver: Send + Sync + std::fmt::Debug {
     /// How to mount a snapshot: its own directory, unless it is a view, on top of these.
     fn mounts(&self, directories: &Directories, own: Option<Id>, lower: &[Id]) -> Vec<Mount>;
 
+    /// How what is written to a snapshot lies in its own directory.
+    fn own(&self) -> Own;
+
+    /// Shows a stack of directories, nearest first, as the tree that they are, to nobody else and read-only.
+    fn look(&self, directories: &Directories, stack: &[Id], work: Look<'_>) -> Result<(), Error>;
+
     /// The directory of a committed snapshot of `layer` on top of these.
     fn compose(
         &self,
@@ -38,6 +45,9 @@ pub(crate) trait Driver: Send + Sync + std::fmt::Debug {
         lower: &[Id],
     ) -> Result<Composed, Error>;
 }
+
+/// What is done with a tree that is shown for a moment.
+pub(crate) type Look<'a> = Box<dyn FnOnce(&Path) -> Result<(), Error> + Send + 'a>;
 
 /// Which directories a committed snapshot consists of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,13 +21,14 @@ use nix::{
 };
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
-use super::{Composed, Driver, bind};
+use super::{Composed, Driver, Look, bind};
 use crate::{
     directory::{Directories, Id},
     error::Error,
     layer::{
         attributes::{Attributes, is_opaque},
         beneath::Root,
+        changes::Own,
         settle::{self, Below},
         tree,
     },
@@ -73,6 +74,31 @@ impl Driver for Overlay2 {
         let lower: Vec<String> = lower.iter().map(|id| files(*id).display().to_string()).collect();
         options.push(format!("lowerdir={}", lower.join(":")));
         vec![Mount { r#type: "overlay".into(), source: "overlay".into(), target: String::new(), options }]
+    }
+
+    fn own(&self) -> Own {
+        Own::Layer
+    }
+
+    fn look(&self, directories: &Directories, stack: &[Id], work: Look<'_>) -> Result<(), Error> {
+        let stack = once(stack);
+        if let [only] = stack[..] {
+            return work(&directories.files(only));
+        }
+        let base = directories.base();
+        // Relative, as in `merged`; over the directory that holds them all, which has been entered before.
+        let lower: Vec<String> = stack.iter().map(|id| format!("{id}/fs")).collect();
+        let options = format!("{},lowerdir={}", OPTIONS.join(","), lower.join(":"));
+        privately(|| {
+            std::env::set_current_dir(base).map_err(Error::io("cannot enter", base))?;
+            let flags = MsFlags::MS_RDONLY;
+            mount(Some("overlay"), base, Some("overlay"), flags, Some(options.as_str()))
+                .map_err(|error| Error::io("cannot mount over", base)(error.into()))?;
+            let worked = work(base);
+            let _ = umount2(base, MntFlags::MNT_DETACH);
+            worked
+        })
+        .unwrap_or_else(|why| Err(Error::Driver { driver: "overlay2", path: base.into(), why }))
     }
 
     fn compose(

@@ -3,11 +3,11 @@
 
 use berth_proto::containerd::types::Mount;
 
-use super::{Composed, Driver, bind};
+use super::{Composed, Driver, Look, bind};
 use crate::{
     directory::{Directories, Id},
     error::Error,
-    layer::{copy, settle, tree},
+    layer::{changes::Own, copy, settle, tree},
     record::Open,
 };
 
@@ -37,6 +37,17 @@ impl Driver for Vfs {
 
     fn mounts(&self, directories: &Directories, own: Option<Id>, lower: &[Id]) -> Vec<Mount> {
         own.or(lower.first().copied()).map(|id| bind(&directories.files(id), own.is_none())).into_iter().collect()
+    }
+
+    fn own(&self) -> Own {
+        Own::Whole
+    }
+
+    fn look(&self, directories: &Directories, stack: &[Id], work: Look<'_>) -> Result<(), Error> {
+        match stack.first() {
+            Some(first) => work(&directories.files(*first)),
+            None => Ok(()),
+        }
     }
 
     fn compose(

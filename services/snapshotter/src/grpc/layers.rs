@@ -10,8 +10,9 @@ use std::{
 
 use berth_core::Digest;
 use berth_proto::berth::snapshotter::v1::{
-    ApplyDone, ApplyRequest, ApplyResponse, ApplyStart, ComposeRequest, ComposeResponse, DiskUsageRequest,
-    DiskUsageResponse, ForgetRequest, ForgetResponse, LayerUsage, StatRequest, StatResponse, apply_request,
+    ApplyDone, ApplyRequest, ApplyResponse, ApplyStart, ChangesRequest, ChangesResponse, ComposeRequest,
+    ComposeResponse, DiskUsageRequest, DiskUsageResponse, ExportRequest, ExportResponse, ExtractRequest,
+    ExtractResponse, ForgetRequest, ForgetResponse, LayerUsage, StatRequest, StatResponse, apply_request,
     apply_response, layers_server,
 };
 use futures::Stream;
@@ -20,7 +21,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{blocking, status};
+use super::{blocking, reading, status};
 use crate::{
     error::Error,
     layer::growing::{Arrival, End},
@@ -44,6 +45,9 @@ type Answers = Pin<Box<dyn Stream<Item = Answer> + Send>>;
 #[tonic::async_trait]
 impl layers_server::Layers for Layers {
     type ApplyStream = Answers;
+    type ExtractStream = reading::Answers<ExtractResponse>;
+    type ChangesStream = reading::Answers<ChangesResponse>;
+    type ExportStream = reading::Answers<ExportResponse>;
 
     async fn apply(&self, request: Request<Streaming<ApplyRequest>>) -> Result<Response<Answers>, Status> {
         let mut messages = request.into_inner();
@@ -91,6 +95,18 @@ impl layers_server::Layers for Layers {
         .await?;
         self.0.cleaned().await;
         Ok(Response::new(ForgetResponse {}))
+    }
+
+    async fn extract(&self, request: Request<ExtractRequest>) -> Result<Response<Self::ExtractStream>, Status> {
+        Ok(Response::new(reading::extract(&self.0, request.into_inner())))
+    }
+
+    async fn changes(&self, request: Request<ChangesRequest>) -> Result<Response<Self::ChangesStream>, Status> {
+        reading::changes(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn export(&self, request: Request<ExportRequest>) -> Result<Response<Self::ExportStream>, Status> {
+        Ok(Response::new(reading::export(&self.0, request.into_inner())))
     }
 
     async fn usage(&self, _: Request<DiskUsageRequest>) -> Result<Response<DiskUsageResponse>, Status> {

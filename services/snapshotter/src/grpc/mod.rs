@@ -2,6 +2,7 @@
 //! the answer is put together.
 
 mod layers;
+mod reading;
 mod snapshots;
 
 use std::sync::Arc;

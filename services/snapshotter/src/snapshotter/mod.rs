@@ -5,6 +5,7 @@
 //! who only looks at them never waits for the disk.
 
 mod layers;
+mod reading;
 mod snapshots;
 
 use std::{

@@ -135,7 +135,7 @@ impl Snapshotter {
         })
     }
 
-    fn active(&self, key: &str) -> Result<Snapshot, Error> {
+    pub(super) fn active(&self, key: &str) -> Result<Snapshot, Error> {
         match self.read().snapshot(key)? {
             active if active.kind == Kind::Active => Ok(active.clone()),
             other => Err(Error::WrongKind { name: key.into(), is: other.kind.name(), wanted: "active" }),

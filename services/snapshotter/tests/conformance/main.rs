@@ -7,6 +7,7 @@ mod archive;
 mod arrival;
 mod blobs;
 mod crash;
+mod extract;
 mod full;
 mod hostile;
 mod image;

@@ -1,5 +1,6 @@
 //! What leads from one state of a container to the next, one verb a file.
 
+pub(crate) mod commit;
 mod create;
 mod end;
 mod kill;

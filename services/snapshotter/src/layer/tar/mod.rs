@@ -1,4 +1,5 @@
-//! Reading a tar, entry by entry, as it streams by: v7, ustar, GNU (long names, sparse files) and POSIX pax.
+//! Reading a tar, entry by entry, as it streams by: v7, ustar, GNU (long names, sparse files) and POSIX pax; and writing
+//! one.
 //!
 //! A tar is hostile input. Whatever it says, no more memory is used than [`EXTENSION`] allows for what describes one
 //! entry, a file's data is handed on in the buffers it came in, and every number is checked before it is used.
@@ -6,6 +7,7 @@
 mod header;
 mod pax;
 mod sparse;
+pub(crate) mod write;
 
 use std::io::{self, BufRead};
 

@@ -1,13 +1,16 @@
 //! `berth.image.v1`. Nothing of the rules is here: a message is taken apart, the call is made, the answer is put together.
 
+mod making;
+
 use std::{pin::Pin, sync::Arc};
 
 use berth_core::{Failure, Platform, Reference};
 use berth_proto::berth::image::v1::{
-    GetRequest, GetResponse, Image, ListRequest, ListResponse, LoadProgress, LoadRequest, LoadedImage, PullDone,
+    CommitProgress, CommitRequest, GetRequest, GetResponse, HistoryRequest, HistoryResponse, HistoryStep, Image,
+    ImportRequest, ImportResponse, ListRequest, ListResponse, LoadProgress, LoadRequest, LoadedImage, PullDone,
     PullProgress, PullRequest, ReleaseRequest, ReleaseResponse, RemoveRequest, RemoveResponse, Removed as WireRemoved,
-    SetUsesRequest, SetUsesResponse, TagRequest, TagResponse, UsageRequest, UsageResponse, images_server,
-    load_progress, load_request, pull_progress::Message, removed::What,
+    SaveRequest, SaveResponse, SetUsesRequest, SetUsesResponse, TagRequest, TagResponse, UsageRequest, UsageResponse,
+    images_server, load_progress, load_request, pull_progress::Message, removed::What,
 };
 use futures::Stream;
 use tokio::sync::mpsc;
@@ -18,6 +21,7 @@ use crate::{
     archive,
     error::Error,
     filter::Filters,
+    history,
     images::{Images, blocking},
     pull::{self, Event, Wanted},
     registry::Credentials,
@@ -68,6 +72,7 @@ fn to_wire(images: &Images, record: Record, stored: &Stored) -> Image {
         diff_ids: record.diff_ids.iter().map(ToString::to_string).collect(),
         chain_id: chain_id.map(|id| id.to_string()).unwrap_or_default(),
         labels: config.config.as_ref().and_then(|c| c.labels.clone()).unwrap_or_default(),
+        parent: record.parent.as_ref().map(ToString::to_string).unwrap_or_default(),
         last_tagged: jiff::Timestamp::try_from(tagged).map(|t| t.to_string()).unwrap_or_default(),
         config: stored.bytes.clone(),
     }
@@ -81,6 +86,8 @@ fn platform(text: &str) -> Result<Platform, Error> {
 impl images_server::Images for Service {
     type PullStream = Answers<PullProgress>;
     type LoadStream = Answers<LoadProgress>;
+    type CommitStream = Answers<CommitProgress>;
+    type SaveStream = Answers<SaveResponse>;
 
     async fn pull(&self, request: Request<PullRequest>) -> Result<Response<Self::PullStream>, Status> {
         let PullRequest { reference, platform: wanted, auth } = request.into_inner();
@@ -218,6 +225,31 @@ impl images_server::Images for Service {
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn commit(&self, request: Request<CommitRequest>) -> Result<Response<Self::CommitStream>, Status> {
+        making::commit(&self.0, request.into_inner()).map(Response::new)
+    }
+
+    async fn import(&self, request: Request<Streaming<ImportRequest>>) -> Result<Response<ImportResponse>, Status> {
+        making::import(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn history(&self, request: Request<HistoryRequest>) -> Result<Response<HistoryResponse>, Status> {
+        let steps = history::history(&self.0, &request.into_inner().reference).await.map_err(status)?;
+        let steps = steps.into_iter().map(|step| HistoryStep {
+            image_id: step.image.map(|id| id.to_string()).unwrap_or_default(),
+            created: step.created,
+            created_by: step.created_by,
+            size: step.size,
+            comment: step.comment,
+            names: step.names,
+        });
+        Ok(Response::new(HistoryResponse { steps: steps.collect() }))
+    }
+
+    async fn save(&self, request: Request<SaveRequest>) -> Result<Response<Self::SaveStream>, Status> {
+        Ok(Response::new(making::save(&self.0, request.into_inner())))
     }
 
     async fn set_uses(&self, request: Request<SetUsesRequest>) -> Result<Response<SetUsesResponse>, Status> {

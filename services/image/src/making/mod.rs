@@ -1,0 +1,11 @@
+//! Images that are made here: of what a container has written, or of a tar of a root file system.
+
+mod arriving;
+pub(crate) mod commit;
+mod documents;
+mod health;
+pub(crate) mod import;
+mod instructions;
+mod words;
+
+pub(crate) use documents::manifest;
