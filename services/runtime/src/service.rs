@@ -7,7 +7,7 @@ use tokio::sync::{OnceCell, watch};
 
 use crate::{
     NAME,
-    container::{Containers, Contents, Directories, Index, Store, Told, blocking},
+    container::{Containers, Contents, Directories, Gone, Index, Store, Told, blocking},
     error::{Error, Result},
     events::Events,
     faces, grpc,
@@ -66,6 +66,7 @@ async fn open(node: &Node, settings: Settings) -> Result<(Arc<Containers>, Conte
         directories,
         store,
         index: Arc::new(Index::default()),
+        gone: Gone::default(),
         neighbours: Neighbours::new(node),
         networks,
         volumes,

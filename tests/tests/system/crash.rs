@@ -101,6 +101,31 @@ fn the_supervisor_dies_and_comes_back() {
 }
 
 #[test]
+fn what_ends_and_goes_while_the_service_is_away_is_told_all_the_same() {
+    let node = Node::start();
+    let script = "echo runs; read x; exit 42";
+    let mut client = node
+        .command(&["run", "--rm", "-i", "--name", "c", "busybox", "sh", "-c", script])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid = || node.berth(&["inspect", "-f", "{{.State.Pid}}", "c"]);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let pid: i32 = loop {
+        match pid().text().parse() {
+            Ok(pid) if pid > 0 => break pid,
+            _ => assert!(Instant::now() < deadline, "the container runs"),
+        }
+    };
+    node.crash("runtime");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    assert_eq!(client.wait().unwrap().code(), Some(137));
+    assert_eq!(node.berth(&["ps", "-aq"]).ok(), "");
+    node.finish();
+}
+
+#[test]
 fn a_shim_that_is_held_up_over_a_restart_keeps_its_container() {
     use nix::{
         sys::signal::{Signal, kill},

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use tokio::sync::{OnceCell, watch};
 
 use crate::{
-    container::{index::Index, live::Container, record::Record, store::Store},
+    container::{gone::Gone, index::Index, live::Container, record::Record, store::Store},
     error::{Error, Result},
     events::Events,
     neighbours::Neighbours,
@@ -33,6 +33,7 @@ pub(crate) struct Containers {
     pub(crate) directories: Directories,
     pub(crate) store: Store,
     pub(crate) index: Arc<Index>,
+    pub(crate) gone: Gone,
     pub(crate) neighbours: Neighbours,
     pub(crate) networks: Networks,
     pub(crate) volumes: Volumes,

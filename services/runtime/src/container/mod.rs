@@ -3,6 +3,7 @@
 mod containers;
 mod effective;
 mod found;
+mod gone;
 mod index;
 pub(crate) mod lifecycle;
 mod list;
@@ -18,6 +19,7 @@ mod top;
 mod why;
 
 pub(crate) use containers::{Containers, Directories, Told, blocking};
+pub(crate) use gone::Gone;
 pub(crate) use index::Index;
 pub(crate) use list::Wanted;
 pub(crate) use live::{Attachment, Container, Early};

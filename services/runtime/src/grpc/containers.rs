@@ -126,8 +126,11 @@ impl containers_server::Containers for Service {
             WireCondition::NextExit => Condition::NextExit,
             WireCondition::Removed => Condition::Removed,
         };
-        let container = self.0.find(&request.container).map_err(status)?;
-        let (exit_code, error) = wait(container, condition).await;
+        let (exit_code, error) = match (self.0.find(&request.container), self.0.gone.find(&request.container)) {
+            (Ok(container), _) => wait(container, condition).await,
+            (Err(_), Some(ended)) => ended,
+            (Err(error), None) => return Err(status(error)),
+        };
         Ok(Response::new(WaitResponse { exit_code, error }))
     }
 

@@ -76,6 +76,8 @@ impl Containers {
         let job = Job::Remove { mounts: record.mounts.clone(), volumes };
         let change = Change { put_job: Some((record.id.clone(), job)), ..Change::default() };
         container.erase(&self.store, change).await?;
+        // Known here before it is unknown there.
+        self.gone.keep(&record);
         self.index.remove(&record.id);
         let cleared = self.clear(&record.id, &record, volumes).await;
         if cleared.is_ok() {
