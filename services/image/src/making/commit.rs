@@ -101,38 +101,43 @@ async fn make(
     // Held before it is there, until the record names it.
     let hold = images.held.hold([id.clone()].into_iter().chain(layer.clone()));
     let hold_stack = images.hold_stack(&record.diff_ids).await;
-    let making = Arc::clone(images);
-    let adopting = layer.clone();
-    let (record, documents, whole) = blocking(move || {
-        if adopting.is_some() {
-            whole.adopt(&making.store.blobs)?;
-        }
-        let manifest = documents::manifest(&making.store.blobs, &record.id, config.len() as u64, &record.layers)?;
-        record.manifest = Digest::sha256(&manifest);
-        let documents = vec![(record.id.clone(), config.into()), (record.manifest.clone(), manifest.into())];
-        Ok((record, documents, whole))
-    })
-    .await?;
-    let hold_manifest = images.held.hold([record.manifest.clone()]);
-    let kept = (hold_base, hold, hold_stack, hold_manifest, whole, Arc::clone(work));
+    let kept = (hold_base, hold, hold_stack, Arc::clone(work));
     let images = Arc::clone(images);
     let names: Vec<Reference> = order.name.into_iter().collect();
     let ending = async move {
-        if let Some(layer) = layer.filter(|_| !done.laid_down) {
-            lay_down(&images, &layer).await?;
-        }
-        match images.snapshots.compose(&record.diff_ids).await {
-            // It was thrown away for room; there is enough again, or it fails now.
-            Err(Error::Snapshotter(failure)) if failure.kind == berth_core::Kind::NotFound => {
-                for (diff_id, blob) in record.diff_ids.iter().zip(&record.layers) {
-                    if diff_id == blob {
-                        lay_down(&images, blob).await?;
-                    }
-                }
-                images.snapshots.compose(&record.diff_ids).await?;
+        let verifying = blocking(move || whole.verified());
+        let (whole, composed) = if layer.is_none() || done.laid_down {
+            // While the one waits for the disk the other needs the processor.
+            let (whole, composed) = tokio::join!(verifying, images.snapshots.compose(&record.diff_ids));
+            let composed = match composed {
+                // It was thrown away for room. There is enough again, or it fails below.
+                Err(Error::Snapshotter(failure)) if failure.kind == berth_core::Kind::NotFound => false,
+                composed => composed.map(|()| true)?,
+            };
+            (whole?, composed)
+        } else {
+            (verifying.await?, false)
+        };
+        let making = Arc::clone(&images);
+        let (record, documents) = blocking(move || {
+            if layer.is_some() {
+                whole.adopt(&making.store.blobs)?;
             }
-            composed => composed?,
+            let manifest = documents::manifest(&making.store.blobs, &record.id, config.len() as u64, &record.layers)?;
+            record.manifest = Digest::sha256(&manifest);
+            let documents = vec![(record.id.clone(), config.into()), (record.manifest.clone(), manifest.into())];
+            Ok((record, documents))
+        })
+        .await?;
+        if !composed {
+            for (diff_id, blob) in record.diff_ids.iter().zip(&record.layers) {
+                if diff_id == blob {
+                    lay_down(&images, blob).await?;
+                }
+            }
+            images.snapshots.compose(&record.diff_ids).await?;
         }
+        let _hold_manifest = images.held.hold([record.manifest.clone()]);
         images.record(record, documents, names).await.map(|_| ())
     };
     to_its_end(kept, ending).await?;
@@ -145,11 +150,11 @@ async fn arrive(images: &Arc<Images>, order: &Order) -> Result<(Whole, ExtractDo
     let (pieces, mut arriving) = mpsc::channel::<bytes::Bytes>(QUEUE);
     let writing = Arc::clone(images);
     let written = blocking(move || {
-        let mut file = Arriving::new(&writing.store.blobs)?;
+        let mut file = Arriving::told(&writing.store.blobs)?;
         while let Some(piece) = arriving.blocking_recv() {
             file.write(&piece)?;
         }
-        Ok(file.whole())
+        Ok(file)
     });
     let reading = async move {
         loop {
@@ -164,12 +169,13 @@ async fn arrive(images: &Arc<Images>, order: &Order) -> Result<(Whole, ExtractDo
             }
         }
     };
-    let (whole, done) = match tokio::join!(written, reading) {
+    let (file, done) = match tokio::join!(written, reading) {
         (Err(error), Ok(_) | Err(Error::Cancelled)) | (_, Err(error)) => return Err(error),
-        (Ok(whole), Ok(done)) => (whole, done),
+        (Ok(file), Ok(done)) => (file, done),
     };
-    if done.diff_id != whole.digest.to_string() || done.size != whole.size {
-        let (wanted, is) = (done.diff_id, whole.digest.to_string());
+    let whole = file.whole_as(done.diff_id.parse()?);
+    if done.size != whole.size {
+        let (wanted, is) = (format!("{} bytes", done.size), format!("{} bytes", whole.size));
         return Err(Error::WrongDigest { what: "the layer that the snapshotter sent".into(), wanted, is });
     }
     Ok((whole, done))

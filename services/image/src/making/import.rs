@@ -54,7 +54,7 @@ async fn make(
 ) -> Result<Digest, Error> {
     let writing = Arc::clone(images);
     let whole = blocking(move || {
-        let mut file = Arriving::new(&writing.store.blobs)?;
+        let mut file = Arriving::hashed(&writing.store.blobs)?;
         let mut stream = Incoming::new(data);
         let malformed = |error: io::Error| Error::Made(format!("the archive cannot be read: {error}"));
         let filled = decompressed(&mut stream).and_then(|tar| file.fill(tar, malformed));
@@ -65,7 +65,7 @@ async fn make(
         // The caller's own failure explains the rest.
         match stream.failure() {
             Some(failure) => Err(failure),
-            None => filled.map(|()| file.whole()),
+            None => filled.and_then(|()| file.whole()),
         }
     })
     .await?;
