@@ -16,6 +16,10 @@ use crate::{
 pub(crate) struct Filters {
     dangling: Option<bool>,
     labels: Vec<(String, Option<String>)>,
+    /// Labels that must not be there.
+    without: Vec<(String, Option<String>)>,
+    /// Made before all of these.
+    until: Vec<Timestamp>,
     references: Vec<String>,
     before: Option<Timestamp>,
     since: Option<Timestamp>,
@@ -48,6 +52,11 @@ impl Filters {
                     Some((key, value)) => (key.into(), Some(value.into())),
                     None => (value.into(), None),
                 }),
+                "label!" => filters.without.push(match value.split_once('=') {
+                    Some((key, value)) => (key.into(), Some(value.into())),
+                    None => (value.into(), None),
+                }),
+                "until" => filters.until.push(value.parse().map_err(|_| invalid())?),
                 "reference" => filters.references.push(value.into()),
                 "before" => filters.before = Some(named(value)?),
                 "since" => filters.since = Some(named(value)?),
@@ -68,12 +77,15 @@ impl Filters {
         let has = |(key, wanted): &(String, Option<String>)| {
             labels.and_then(|l| l.get(key)).is_some_and(|is| wanted.as_ref().is_none_or(|wanted| wanted == is))
         };
-        if !self.labels.iter().all(has) {
+        if !self.labels.iter().all(has) || self.without.iter().any(has) {
+            return None;
+        }
+        let made = config.created().unwrap_or(Timestamp::UNIX_EPOCH);
+        if self.until.iter().any(|limit| made >= *limit) {
             return None;
         }
         if self.before.is_some() || self.since.is_some() {
-            let created = config.created().unwrap_or(Timestamp::UNIX_EPOCH);
-            if self.before.is_some_and(|limit| created >= limit) || self.since.is_some_and(|limit| created <= limit) {
+            if self.before.is_some_and(|limit| made >= limit) || self.since.is_some_and(|limit| made <= limit) {
                 return None;
             }
         }

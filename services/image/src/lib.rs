@@ -14,6 +14,7 @@ mod images;
 mod leftovers;
 mod making;
 mod manifest;
+mod prune;
 mod pull;
 mod registry;
 mod removal;

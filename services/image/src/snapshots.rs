@@ -159,6 +159,12 @@ impl Snapshots {
         Ok(names.into_iter().filter_map(|name| name.parse().ok()).collect())
     }
 
+    /// Bytes on disk of all layers that are there.
+    pub(crate) async fn layer_bytes(&self) -> Result<u64, Error> {
+        let answer = self.layers.clone().usage(within(SHORT, DiskUsageRequest {})).await.map_err(failed)?;
+        Ok(answer.into_inner().layers.iter().map(|layer| layer.bytes).sum())
+    }
+
     /// Layers that were laid down and belong to no snapshot need not stay.
     pub(crate) async fn forget(&self) {
         if let Err(error) = self.layers.clone().forget(within(LONG, ForgetRequest {})).await {

@@ -27,6 +27,7 @@ mod logs;
 mod looking;
 mod mirror;
 mod networks;
+mod prune;
 mod run;
 mod streams;
 mod tracing;

@@ -89,17 +89,3 @@ fn volumes_by_their_names() {
     assert!(berth(&["volume", "prune", "-af"]).ok().starts_with("Deleted Volumes:\ndata\n"));
     node.finish();
 }
-
-#[test]
-fn what_does_not_run_is_pruned() {
-    let node = node(Setup::default());
-    node.berth(&["run", "-d", "--name", "runs", "busybox", "sleep", "1000"]).ok();
-    node.berth(&["run", "--name", "ended", "busybox", "sh", "-c", "echo x > /root/x"]).ok();
-    node.berth(&["create", "--name", "kept", "--label", "keep", "busybox", "true"]).ok();
-    let ended = node.inspect("ended", "{{.Id}}");
-    let pruned = node.berth(&["container", "prune", "-f", "--filter", "label!=keep"]);
-    assert!(pruned.ok().starts_with(&format!("Deleted Containers:\n{ended}\n\nTotal reclaimed space: ")), "{pruned:?}");
-    assert_eq!(node.berth(&["container", "prune", "-f", "--filter", "until=1h"]).ok(), "Total reclaimed space: 0B");
-    assert_eq!(node.berth(&["ps", "-a", "--format", "{{.Names}}"]).ok(), "kept\nruns");
-    node.finish();
-}

@@ -7,10 +7,10 @@ use std::{pin::Pin, sync::Arc};
 use berth_core::{Failure, Platform, Reference};
 use berth_proto::berth::image::v1::{
     CommitProgress, CommitRequest, GetRequest, GetResponse, HistoryRequest, HistoryResponse, HistoryStep, Image,
-    ImportRequest, ImportResponse, ListRequest, ListResponse, LoadProgress, LoadRequest, LoadedImage, PullDone,
-    PullProgress, PullRequest, ReleaseRequest, ReleaseResponse, RemoveRequest, RemoveResponse, Removed as WireRemoved,
-    SaveRequest, SaveResponse, SetUsesRequest, SetUsesResponse, TagRequest, TagResponse, UsageRequest, UsageResponse,
-    images_server, load_progress, load_request, pull_progress::Message, removed::What,
+    ImportRequest, ImportResponse, ListRequest, ListResponse, LoadProgress, LoadRequest, LoadedImage, PruneRequest,
+    PruneResponse, PullDone, PullProgress, PullRequest, ReleaseRequest, ReleaseResponse, RemoveRequest, RemoveResponse,
+    Removed as WireRemoved, SaveRequest, SaveResponse, SetUsesRequest, SetUsesResponse, TagRequest, TagResponse,
+    UsageRequest, UsageResponse, images_server, load_progress, load_request, pull_progress::Message, removed::What,
 };
 use futures::Stream;
 use tokio::sync::mpsc;
@@ -51,6 +51,14 @@ impl Service {
         let stored = self.0.config(&record.id).await?;
         Ok(to_wire(&self.0, record, &stored))
     }
+}
+
+fn told(removed: Vec<Removed>) -> Vec<WireRemoved> {
+    let one = |removed| match removed {
+        Removed::Untagged(name) => What::Untagged(name),
+        Removed::Deleted(id) => What::Deleted(id),
+    };
+    removed.into_iter().map(|removed| WireRemoved { what: Some(one(removed)) }).collect()
 }
 
 fn to_wire(images: &Images, record: Record, stored: &Stored) -> Image {
@@ -152,13 +160,13 @@ impl images_server::Images for Service {
     async fn remove(&self, request: Request<RemoveRequest>) -> Result<Response<RemoveResponse>, Status> {
         let RemoveRequest { reference, force, .. } = request.into_inner();
         let removed = self.0.remove(&reference, force).await.map_err(status)?;
-        let removed = removed.into_iter().map(|removed| WireRemoved {
-            what: Some(match removed {
-                Removed::Untagged(name) => What::Untagged(name),
-                Removed::Deleted(id) => What::Deleted(id),
-            }),
-        });
-        Ok(Response::new(RemoveResponse { removed: removed.collect() }))
+        Ok(Response::new(RemoveResponse { removed: told(removed) }))
+    }
+
+    async fn prune(&self, request: Request<PruneRequest>) -> Result<Response<PruneResponse>, Status> {
+        let PruneRequest { all, filters } = request.into_inner();
+        let (removed, reclaimed) = self.0.prune_images(all, filters).await.map_err(status)?;
+        Ok(Response::new(PruneResponse { removed: told(removed), reclaimed }))
     }
 
     async fn tag(&self, request: Request<TagRequest>) -> Result<Response<TagResponse>, Status> {
