@@ -84,10 +84,8 @@ impl Filters {
         if self.until.iter().any(|limit| made >= *limit) {
             return None;
         }
-        if self.before.is_some() || self.since.is_some() {
-            if self.before.is_some_and(|limit| made >= limit) || self.since.is_some_and(|limit| made <= limit) {
-                return None;
-            }
+        if self.before.is_some_and(|limit| made >= limit) || self.since.is_some_and(|limit| made <= limit) {
+            return None;
         }
         if !self.references.is_empty() {
             record.names.retain(|name| self.refers(name));
