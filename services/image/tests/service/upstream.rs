@@ -17,7 +17,7 @@ use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream},
     sync::watch,
-    task::AbortHandle,
+    task::JoinHandle,
 };
 
 use crate::{
@@ -98,7 +98,7 @@ struct State {
 pub(crate) struct Upstream {
     state: Arc<State>,
     pub(crate) address: String,
-    accepting: AbortHandle,
+    accepting: JoinHandle<()>,
 }
 
 impl Upstream {
@@ -125,7 +125,7 @@ impl Upstream {
                 });
             }
         });
-        Self { state, address, accepting: accepting.abort_handle() }
+        Self { state, address, accepting }
     }
 
     /// A node and its registry.
@@ -188,6 +188,12 @@ impl Upstream {
     /// Asked before each answer.
     pub(crate) fn fail(&self, faults: impl FnMut(&Asked) -> Option<Fault> + Send + 'static) {
         *self.state.faults.lock().unwrap() = Some(Box::new(faults));
+    }
+
+    /// Ends it: when this answers, nobody listens and every connection is closed.
+    pub(crate) async fn stop(mut self) {
+        self.accepting.abort();
+        let _ = (&mut self.accepting).await;
     }
 
     pub(crate) fn well(&self) {
