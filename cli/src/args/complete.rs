@@ -153,7 +153,7 @@ async fn values(flag: &Arg, client: &Client, candidates: &mut Vec<(String, Strin
         "log-driver" => &["json-file", "none"],
         "format" => &["json", "table"],
         "signal" | "stop-signal" => &["HUP", "INT", "KILL", "QUIT", "TERM", "USR1", "USR2", "WINCH"],
-        "type" => &["container", "image"],
+        "type" => &["container", "image", "network", "volume"],
         "platform" => &["linux/amd64", "linux/arm64"],
         "attach" => &["stdin", "stdout", "stderr"],
         "pid" | "uts" | "userns" => &["host"],

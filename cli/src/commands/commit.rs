@@ -1,11 +1,9 @@
 //! `commit`: an image of what a container has written.
 
-use std::io::Write as _;
-
 use berth_proto::berth::runtime::v1::CommitRequest;
 use clap::Arg;
 
-use super::each::line;
+use super::each::{line, warn};
 use crate::{
     args::{
         Completes, Entry, Given,
@@ -50,11 +48,4 @@ async fn commit(client: Client, given: Given) -> Result<u8, Error> {
     warn(&answer.warnings);
     line(&answer.image_id)?;
     Ok(0)
-}
-
-/// Says what a person should know.
-pub(super) fn warn(warnings: &[String]) {
-    for warning in warnings {
-        let _ = writeln!(std::io::stderr(), "WARNING: {warning}");
-    }
 }

@@ -14,7 +14,7 @@ use berth_proto::berth::{
 use prost::Message as _;
 
 use super::{
-    each::line,
+    each::{line, warn},
     progress::{Display, Sink},
     pull,
 };
@@ -70,9 +70,7 @@ pub(crate) async fn make(client: &Client, given: &Given, mut spec: ContainerSpec
         spec::publish_all(given, &exposed, &mut spec)?;
     }
     let created = request(client, given, spec, policy).await?;
-    for warning in &created.warnings {
-        let _ = writeln!(io::stderr(), "WARNING: {warning}");
-    }
+    warn(&created.warnings);
     if let Some(file) = cidfile {
         fs::write(file, &created.id).map_err(Error::io(format!("failed to write the container ID to {file}")))?;
     }

@@ -43,6 +43,13 @@ pub(crate) fn line(text: &str) -> Result<(), Error> {
     print(&format!("{text}\n"))
 }
 
+/// Says on standard error what a person should know, though all went well.
+pub(crate) fn warn(warnings: &[String]) {
+    for warning in warnings {
+        let _ = writeln!(io::stderr(), "WARNING: {warning}");
+    }
+}
+
 /// Prints a text to standard output.
 ///
 /// # Errors

@@ -5,7 +5,10 @@ use std::{fs::File, io::Read};
 use berth_proto::berth::image::v1::{ImportRequest, ImportStart, import_request::Message};
 use clap::Arg;
 
-use super::{commit::warn, each::line, upload::Upload};
+use super::{
+    each::{line, warn},
+    upload::Upload,
+};
 use crate::{
     args::{
         Entry, Given,

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use berth_proto::berth::runtime::v1::{InfoRequest, InfoResponse};
 use clap::Arg;
 
-use super::each::print;
+use super::each::{print, warn};
 use crate::{
     args::{Entry, Given, flag::value},
     client::Client,
@@ -31,10 +31,7 @@ async fn info(client: Client, given: Given) -> Result<u8, Error> {
     match given.text("format") {
         None | Some("") => {
             print(&text(&info))?;
-            for warning in &info.warnings {
-                use std::io::Write as _;
-                let _ = writeln!(std::io::stderr(), "WARNING: {warning}");
-            }
+            warn(&info.warnings);
         }
         Some(format) => {
             let format = Format::parse(if format == "json" { "{{json .}}" } else { format })?;

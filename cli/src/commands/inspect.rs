@@ -44,6 +44,15 @@ pub(crate) const IMAGE: Entry = Entry {
     ..ENTRY
 };
 
+pub(crate) const VOLUME: Entry = Entry {
+    paths: &["volume inspect"],
+    about: "Show all about one or more volumes",
+    usage: "[OPTIONS] VOLUME [VOLUME...]",
+    completes: Completes::Nothing,
+    run: |client, given| Box::pin(async move { of_type(client, &given, "volume").await }),
+    ..ENTRY
+};
+
 fn flags() -> Vec<Arg> {
     vec![
         value("format", "string", "json, or a Go template for each").short('f'),
@@ -124,7 +133,8 @@ async fn one(client: &Client, name: &str, wanted: &str, size: bool) -> Result<Op
     }
     if matches!(wanted, "" | "volume") {
         match super::volume::find(client, name).await {
-            Err(error) if error.is(Kind::NotFound) => {}
+            // Where only a volume can be meant, the service's own words say it.
+            Err(error) if error.is(Kind::NotFound) && wanted.is_empty() => {}
             found => return found.map(Some),
         }
     }

@@ -87,7 +87,7 @@ pub(crate) static COMMANDS: &[Entry] = &[
     version::ENTRY,
     volume::CREATE,
     volume::LIST,
-    volume::INSPECT,
+    inspect::VOLUME,
     volume::REMOVE,
     volume::PRUNE,
     wait::ENTRY,

@@ -1,11 +1,9 @@
 //! `update`: other limits, or another restart policy, for containers that are there.
 
-use std::io::Write as _;
-
 use berth_proto::berth::runtime::v1::UpdateRequest;
 use clap::Arg;
 
-use super::each::each;
+use super::each::{each, warn};
 use crate::{
     args::{Completes, Entry, Given, flag::value},
     client::Client,
@@ -25,20 +23,8 @@ pub(crate) const ENTRY: Entry = Entry {
 };
 
 fn flags() -> Vec<Arg> {
-    vec![
-        value("blkio-weight", "uint16", "Weight of block I/O (10 to 1000)"),
-        value("cpu-period", "int", "Microseconds of a scheduling period"),
-        value("cpu-quota", "int", "Microseconds of CPU time in a period"),
-        value("cpu-shares", "int", "Weight of CPU time").short('c'),
-        value("cpus", "decimal", "Number of CPUs"),
-        value("cpuset-cpus", "string", "CPUs to run on (0-3, 0,1)"),
-        value("cpuset-mems", "string", "Memory nodes to use (0-3, 0,1)"),
-        value("memory", "bytes", "Memory").short('m'),
-        value("memory-reservation", "bytes", "Memory below which nothing is reclaimed"),
-        value("memory-swap", "bytes", "Memory and swap together; -1 for no limit"),
-        value("pids-limit", "int", "Number of processes; -1 for no limit"),
-        value("restart", "policy", "When it is started again: no, always, unless-stopped, on-failure[:N]"),
-    ]
+    let restart = value("restart", "policy", "When it is started again: no, always, unless-stopped, on-failure[:N]");
+    spec::changeable_limits().into_iter().chain([restart]).collect()
 }
 
 async fn update(client: Client, given: Given) -> Result<u8, Error> {
@@ -59,9 +45,7 @@ async fn update(client: Client, given: Given) -> Result<u8, Error> {
             restart_policy: restart_policy.clone(),
         };
         async move {
-            for warning in containers.update(request).await?.into_inner().warnings {
-                let _ = writeln!(std::io::stderr(), "WARNING: {warning}");
-            }
+            warn(&containers.update(request).await?.into_inner().warnings);
             Ok(name)
         }
     })

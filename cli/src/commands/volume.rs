@@ -1,4 +1,4 @@
-//! `volume create`, `ls`, `inspect`, `rm`, `prune`.
+//! `volume create`, `ls`, `rm`, `prune`; and what `inspect` shows of a volume.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,6 @@ use crate::{
     format::{
         json::{Json, object},
         rows::{Layout, Row, render},
-        template::Format,
         units,
     },
     outcome::Error,
@@ -57,16 +56,6 @@ pub(crate) const LIST: Entry = Entry {
         ]
     },
     run: |client, given| Box::pin(ls(client, given)),
-    ..Entry::PLAIN
-};
-
-pub(crate) const INSPECT: Entry = Entry {
-    paths: &["volume inspect"],
-    about: "Show all about one or more volumes",
-    usage: "[OPTIONS] VOLUME [VOLUME...]",
-    operands: (1, usize::MAX),
-    flags: || vec![value("format", "string", "json, or a Go template for each").short('f')],
-    run: |client, given| Box::pin(inspect(client, given)),
     ..Entry::PLAIN
 };
 
@@ -156,28 +145,6 @@ fn row(volume: &Volume) -> Row {
         ("Size", volume.size.map_or(none.clone(), units::size).into()),
         ("Status", none.into()),
     ])
-}
-
-async fn inspect(client: Client, given: Given) -> Result<u8, Error> {
-    let (mut found, mut errors) = (Vec::new(), Vec::new());
-    for name in given.operands() {
-        match find(&client, &name).await {
-            Ok(volume) => found.push(volume),
-            Err(error @ Error::Service(_)) => errors.push(error),
-            Err(error) => return Err(error),
-        }
-    }
-    match given.text("format") {
-        None | Some("") => print(&(Json::List(found).pretty() + "\n"))?,
-        Some(format) => {
-            let format = Format::parse(if format == "json" { "{{json .}}" } else { format })?;
-            for volume in &found {
-                line(&format.execute(&volume.to_template())?)?;
-            }
-        }
-    }
-    errors.iter().for_each(Error::print);
-    Ok(u8::from(!errors.is_empty()))
 }
 
 /// A volume by its name, in Docker's shape.

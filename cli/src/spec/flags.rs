@@ -85,28 +85,35 @@ fn storage() -> Vec<Arg> {
     ]
 }
 
-fn limits() -> Vec<Arg> {
+/// Limits that `update` can change, too.
+pub(crate) fn changeable_limits() -> Vec<Arg> {
     vec![
         value("memory", "bytes", "Memory").short('m'),
         value("memory-reservation", "bytes", "Memory below which nothing is reclaimed"),
         value("memory-swap", "bytes", "Memory and swap together; -1 for no limit"),
-        value("memory-swappiness", "int", "How readily memory is swapped out (0 to 100)"),
-        switch("oom-kill-disable", "No kill when memory runs out"),
-        value("oom-score-adj", "int", "How readily the kernel kills it (-1000 to 1000)"),
-        value("kernel-memory", "bytes", "Kernel memory").hide(true),
         value("cpus", "decimal", "Number of CPUs"),
         value("cpu-shares", "int", "Weight among others").short('c'),
         value("cpu-period", "int", "Period of the CPU quota, in microseconds"),
         value("cpu-quota", "int", "CPU time in each period, in microseconds"),
+        value("cpuset-cpus", "string", "CPUs to run on (0-3, 0,1)"),
+        value("cpuset-mems", "string", "Memory nodes to use (0-3, 0,1)"),
+        value("pids-limit", "int", "Number of processes; -1 for no limit"),
+        value("blkio-weight", "uint16", "Weight of block I/O (10 to 1000)"),
+    ]
+}
+
+fn limits() -> Vec<Arg> {
+    let mut flags = changeable_limits();
+    flags.extend([
+        value("memory-swappiness", "int", "How readily memory is swapped out (0 to 100)"),
+        switch("oom-kill-disable", "No kill when memory runs out"),
+        value("oom-score-adj", "int", "How readily the kernel kills it (-1000 to 1000)"),
+        value("kernel-memory", "bytes", "Kernel memory").hide(true),
         value("cpu-rt-period", "int", "Period of real-time scheduling, in microseconds"),
         value("cpu-rt-runtime", "int", "Real-time CPU time in each period, in microseconds"),
         value("cpu-count", "int", "Number of CPUs (Windows)").hide(true),
         value("cpu-percent", "int", "Percent of the CPUs (Windows)").hide(true),
-        value("cpuset-cpus", "string", "CPUs to run on (0-3, 0,1)"),
-        value("cpuset-mems", "string", "Memory nodes to use (0-3, 0,1)"),
-        value("pids-limit", "int", "Number of processes; -1 for no limit"),
         list("ulimit", "ulimit", "Limit of each process (name=soft[:hard])"),
-        value("blkio-weight", "uint16", "Weight of block I/O (10 to 1000)"),
         list("blkio-weight-device", "list", "Weight of block I/O on a device"),
         list("device-read-bps", "list", "Bytes read from a device each second"),
         list("device-read-iops", "list", "Reads from a device each second"),
@@ -115,7 +122,8 @@ fn limits() -> Vec<Arg> {
         value("io-maxbandwidth", "bytes", "Bandwidth of the system drive (Windows)").hide(true),
         value("io-maxiops", "uint", "Operations on the system drive (Windows)").hide(true),
         value("cgroup-parent", "string", "Parent cgroup"),
-    ]
+    ]);
+    flags
 }
 
 fn isolation() -> Vec<Arg> {

@@ -14,6 +14,6 @@ mod unsupported;
 
 pub(crate) use build::{build, check_restart, publish_all};
 pub(crate) use env::{from_file as env_file, labels, variable};
-pub(crate) use flags::container as flags;
+pub(crate) use flags::{changeable_limits, container as flags};
 pub(crate) use instant::instant;
 pub(crate) use limits::resources;

@@ -25,3 +25,31 @@ pub fn on(path: &Path) -> Vec<&'static str> {
     };
     parts.concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_service_of_the_contracts_is_named() {
+        let proto = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+        let mut declared = BTreeSet::new();
+        for part in
+            ["berth/image", "berth/snapshotter", "berth/runtime", "berth/registry", "containerd/services/snapshots"]
+        {
+            for file in std::fs::read_dir(proto.join(part).join("v1")).unwrap() {
+                let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+                let behind = |word: &'static str| {
+                    text.lines().filter_map(move |line| line.strip_prefix(word)?.split([' ', ';', '{']).next())
+                };
+                let package = behind("package ").next().unwrap();
+                declared.extend(behind("service ").map(|service| format!("{package}.{service}")));
+            }
+        }
+        let named: BTreeSet<_> = on(Path::new("berth.sock")).into_iter().map(str::to_owned).collect();
+        assert_eq!(named, declared);
+        assert!(on(Path::new("/etc/passwd")).is_empty());
+    }
+}

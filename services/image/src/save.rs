@@ -153,7 +153,7 @@ impl Archive {
     }
 
     fn write(&self, out: Pieces) -> Result<(), Error> {
-        // A caller that goes away is the only one who can stop this.
+        // Beside the disk only a caller that goes away can stop this.
         let gone = |_: io::Error| Error::Cancelled;
         let mut tar = tar::Builder::new(out);
         let mut directories = BTreeSet::new();
@@ -172,7 +172,10 @@ impl Archive {
                 Content::Blob(path) => {
                     let open = || File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
                     let (size, file) = open().map_err(Error::io("cannot read", path))?;
-                    tar.append_data(&mut header(size, 0o644), name, file).map_err(gone)?;
+                    tar.append_data(&mut header(size, 0o644), name, file).map_err(|error| match error.kind() {
+                        io::ErrorKind::BrokenPipe => Error::Cancelled,
+                        _ => Error::io("cannot read", path)(error),
+                    })?;
                 }
             }
         }

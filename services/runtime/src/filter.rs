@@ -8,6 +8,7 @@ use regex_lite::Regex;
 use crate::{
     container::record::{Record, Status, Time},
     error::{Error, Result},
+    labels,
 };
 
 const KEYS: [&str; 14] = [
@@ -105,10 +106,7 @@ fn holds(record: &Record, key: &str, value: &Value) -> bool {
         Value::Text(text) => match key {
             "id" => record.id.starts_with(text),
             "status" => record.state.status.name() == text,
-            "label" => match text.split_once('=') {
-                Some((name, wanted)) => record.spec.labels.get(name).is_some_and(|label| label == wanted),
-                None => record.spec.labels.contains_key(text),
-            },
+            "label" => labels::holds(text, |name| record.spec.labels.get(name)),
             "ancestor" => is_image(record, text),
             "network" => {
                 let named = match record.spec.network_mode.as_str() {

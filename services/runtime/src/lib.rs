@@ -12,6 +12,7 @@ mod filter;
 mod grpc;
 mod host;
 mod instant;
+mod labels;
 mod logs;
 mod neighbours;
 mod network;

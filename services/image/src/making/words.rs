@@ -30,8 +30,18 @@ pub(super) fn split(text: &str) -> Vec<String> {
     words
 }
 
+/// Variables within variables; nobody writes more, and each takes room on the stack.
+const DEEPEST: usize = 16;
+
 /// Takes quotes away and puts the values of variables in; `Err` says what is wrong.
 pub(super) fn expand(word: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+    expand_at(0, word, variable)
+}
+
+fn expand_at(depth: usize, word: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+    if depth > DEEPEST {
+        return Err(format!("variables are nested more than {DEEPEST} deep"));
+    }
     let chars: Vec<char> = word.chars().collect();
     let (mut out, mut at, mut double) = (String::new(), 0, false);
     while let Some(c) = chars.get(at).copied() {
@@ -55,7 +65,7 @@ pub(super) fn expand(word: &str, variable: &dyn Fn(&str) -> Option<String>) -> R
                 }
                 None => out.push('\\'),
             },
-            '$' => at = put_variable(&chars, at, &mut out, variable)?,
+            '$' => at = put_variable(depth, &chars, at, &mut out, variable)?,
             c => out.push(c),
         }
     }
@@ -64,6 +74,7 @@ pub(super) fn expand(word: &str, variable: &dyn Fn(&str) -> Option<String>) -> R
 
 /// Reads a variable behind its `$`; answers where it ends.
 fn put_variable(
+    nesting: usize,
     chars: &[char],
     at: usize,
     out: &mut String,
@@ -93,7 +104,7 @@ fn put_variable(
         "" => out.push_str(&value.unwrap_or_default()),
         rest => match (rest.get(..2), value) {
             (Some(":-"), Some(value)) => out.push_str(&value),
-            (Some(":-"), None) | (Some(":+"), Some(_)) => out.push_str(&expand(&rest[2..], variable)?),
+            (Some(":-"), None) | (Some(":+"), Some(_)) => out.push_str(&expand_at(nesting + 1, &rest[2..], variable)?),
             (Some(":+"), None) => {}
             _ => return Err(format!("unsupported modifier in ${{{inner}}}")),
         },
@@ -132,6 +143,9 @@ mod tests {
         ] {
             assert_eq!(expanded(word).as_deref(), Ok(is), "{word}");
         }
+        let nested = |times: usize| "${B:-".repeat(times) + "x" + &"}".repeat(times);
+        assert_eq!(expanded(&nested(DEEPEST)).as_deref(), Ok("x"));
+        assert!(expanded(&nested(100_000)).unwrap_err().contains("nested"));
         for wrong in ["'", "\"", "${A", "${}", "${A?x}", "${A:é}"] {
             assert!(expanded(wrong).is_err(), "{wrong}");
         }

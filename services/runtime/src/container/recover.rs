@@ -102,7 +102,7 @@ impl Containers {
     }
 
     /// A container runs: the record says so, whatever it said before.
-    async fn adopt(&self, container: &Container, task: &Arc<Task>, state: TaskState, pid: u32) {
+    async fn adopt(self: &Arc<Self>, container: &Arc<Container>, task: &Arc<Task>, state: TaskState, pid: u32) {
         let attachment = self.bundle(&container.id).attachment();
         let status = if state == TaskState::Paused { Status::Paused } else { Status::Running };
         let known = container.record();
@@ -112,10 +112,14 @@ impl Containers {
         if let Err(error) = container.note(store, change, also).await {
             tracing::warn!(id = container.id, %error, "that a container runs cannot be written down");
         }
-        if known.held_still
-            && let Err(error) = self.let_go(container).await
-        {
-            tracing::error!(id = container.id, %error, "a container that was paused to be read stays so");
+        if known.held_still {
+            // Beside the start, which waits for no shim.
+            let (containers, container) = (Arc::clone(self), Arc::clone(container));
+            tokio::spawn(async move {
+                if let Err(error) = containers.let_go(&container).await {
+                    tracing::error!(id = container.id, %error, "a container that was paused to be read stays so");
+                }
+            });
         }
     }
 

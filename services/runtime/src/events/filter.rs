@@ -4,7 +4,10 @@
 use std::collections::BTreeMap;
 
 use super::Event;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    labels,
+};
 
 const KEYS: [&str; 12] = [
     "config",
@@ -66,10 +69,7 @@ fn holds(event: &Event, key: &str, value: &str) -> bool {
         "image" => attribute("image").is_some_and(|image| {
             image == value || image.rsplit_once(':').is_some_and(|(name, tag)| name == value && !tag.contains('/'))
         }),
-        "label" => match value.split_once('=') {
-            Some((name, wanted)) => attribute(name) == Some(wanted),
-            None => attribute(value).is_some(),
-        },
+        "label" => labels::holds(value, |name| event.attributes.get(name)),
         _ => false,
     }
 }

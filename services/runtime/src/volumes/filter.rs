@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{Error, volume::Volume};
+use crate::labels;
 
 const KEYS: [&str; 5] = ["name", "driver", "dangling", "label", "label!"];
 
@@ -36,8 +37,8 @@ impl Filter {
                 "name" => volume.name.contains(value.as_str()),
                 "driver" => value == "local",
                 "dangling" => boolean(value) == Some(!used),
-                "label" => labelled(volume, value),
-                _ => !labelled(volume, value),
+                "label" => labels::holds(value, |name| volume.details.labels.get(name)),
+                _ => !labels::holds(value, |name| volume.details.labels.get(name)),
             };
             if key.starts_with("label") { values.iter().all(holds) } else { values.iter().any(holds) }
         })
@@ -49,12 +50,5 @@ fn boolean(text: &str) -> Option<bool> {
         "true" | "1" => Some(true),
         "false" | "0" => Some(false),
         _ => None,
-    }
-}
-
-fn labelled(volume: &Volume, wanted: &str) -> bool {
-    match wanted.split_once('=') {
-        Some((name, value)) => volume.details.labels.get(name).is_some_and(|is| is == value),
-        None => volume.details.labels.contains_key(wanted),
     }
 }

@@ -9,6 +9,7 @@ use crate::{
         record::{Record, Status, Time},
     },
     error::{Error, Result},
+    labels,
 };
 
 /// Which of those that do not run go.
@@ -61,10 +62,7 @@ impl Filter {
     }
 
     fn admits(&self, record: &Record) -> bool {
-        let labelled = |wanted: &str| match wanted.split_once('=') {
-            Some((name, value)) => record.spec.labels.get(name).is_some_and(|is| is == value),
-            None => record.spec.labels.contains_key(wanted),
-        };
+        let labelled = |wanted: &str| labels::holds(wanted, |name| record.spec.labels.get(name));
         self.until.iter().all(|until| record.created < *until)
             && self.labels.iter().all(|(label, must)| labelled(label) == *must)
     }
