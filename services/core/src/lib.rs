@@ -17,6 +17,8 @@ pub mod failure;
 #[cfg(feature = "service")]
 pub mod platform;
 #[cfg(feature = "service")]
+pub mod proxy;
+#[cfg(feature = "service")]
 pub mod reference;
 #[cfg(feature = "service")]
 pub mod serve;

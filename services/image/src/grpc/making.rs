@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use super::{Answers, QUEUE, Service, platform, status};
+use super::{Answers, QUEUE, Service, arriving, platform, status};
 use crate::{
     error::Error,
     images::Images,
@@ -81,19 +81,9 @@ pub(super) async fn import(
         comment: start.comment,
         platform: platform(&start.platform).map_err(status)?,
     };
-    let (chunks, data) = mpsc::channel(QUEUE);
-    tokio::spawn(async move {
-        loop {
-            let chunk = match messages.message().await {
-                Ok(Some(ImportRequest { message: Some(import_request::Message::Data(data)) })) => Ok(data),
-                Ok(Some(_)) => continue,
-                Ok(None) => return,
-                Err(_) => Err(Error::Cancelled),
-            };
-            if chunks.send(chunk).await.is_err() {
-                return;
-            }
-        }
+    let data = arriving(messages, |message| match message.message {
+        Some(import_request::Message::Data(data)) => Some(data),
+        _ => None,
     });
     let made = import::import(images, order, data).await.map_err(status)?;
     let record = images.find(&made.id.to_string()).map_err(status)?;

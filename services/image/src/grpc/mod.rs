@@ -12,6 +12,7 @@ use berth_proto::berth::image::v1::{
     Removed as WireRemoved, SaveRequest, SaveResponse, SetUsesRequest, SetUsesResponse, TagRequest, TagResponse,
     UsageRequest, UsageResponse, images_server, load_progress, load_request, pull_progress::Message, removed::What,
 };
+use bytes::Bytes;
 use futures::Stream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -51,6 +52,28 @@ impl Service {
         let stored = self.0.config(&record.id).await?;
         Ok(to_wire(&self.0, record, &stored))
     }
+}
+
+/// The data of an archive, as the caller sends it.
+fn arriving<T: Send + 'static>(
+    mut messages: Streaming<T>,
+    data: impl Fn(T) -> Option<Bytes> + Send + 'static,
+) -> mpsc::Receiver<Result<Bytes, Error>> {
+    let (chunks, receiver) = mpsc::channel(QUEUE);
+    tokio::spawn(async move {
+        loop {
+            let chunk = match messages.message().await.map(|message| message.map(&data)) {
+                Ok(Some(Some(data))) => Ok(data),
+                Ok(Some(None)) => continue,
+                Ok(None) => return,
+                Err(_) => Err(Error::Cancelled),
+            };
+            if chunks.send(chunk).await.is_err() {
+                return;
+            }
+        }
+    });
+    receiver
 }
 
 fn told(removed: Vec<Removed>) -> Vec<WireRemoved> {
@@ -185,19 +208,9 @@ impl images_server::Images for Service {
             "" => None,
             name => Some(name.parse::<Reference>().map_err(Error::from).map_err(status)?),
         };
-        let (chunks, data) = mpsc::channel(QUEUE);
-        tokio::spawn(async move {
-            loop {
-                let chunk = match messages.message().await {
-                    Ok(Some(LoadRequest { message: Some(load_request::Message::Data(data)) })) => Ok(data),
-                    Ok(Some(_)) => continue,
-                    Ok(None) => return,
-                    Err(_) => Err(Error::Cancelled),
-                };
-                if chunks.send(chunk).await.is_err() {
-                    return;
-                }
-            }
+        let data = arriving(messages, |message| match message.message {
+            Some(load_request::Message::Data(data)) => Some(data),
+            _ => None,
         });
         let (answers, stream) = mpsc::channel(QUEUE);
         let service = Self(Arc::clone(&self.0));

@@ -1,8 +1,8 @@
 //! The HTTP clients: what they wait for, where they follow, and what their failures mean.
 
-use std::{error::Error as _, net::IpAddr, sync::Arc, time::Duration};
+use std::{error::Error as _, net::IpAddr, time::Duration};
 
-use hyper_util::client::proxy::matcher::Matcher;
+use berth_core::proxy::Proxies;
 use reqwest::{Client, redirect::Policy};
 
 use crate::error::Error;
@@ -17,8 +17,7 @@ pub(crate) struct Clients {
     content_direct: Client,
     tokens: Client,
     tokens_direct: Client,
-    /// The environment's proxies, as the clients use them: to say which one failed.
-    proxies: Arc<Matcher>,
+    proxies: Proxies,
 }
 
 /// Why a host was not reached.
@@ -64,7 +63,7 @@ impl Clients {
             content_direct: built(content().no_proxy())?,
             tokens: built(tokens())?,
             tokens_direct: built(tokens().no_proxy())?,
-            proxies: Arc::new(Matcher::from_env()),
+            proxies: Proxies::from_env(),
         })
     }
 
@@ -78,18 +77,10 @@ impl Clients {
         if is_loopback(host) { &self.tokens_direct } else { &self.tokens }
     }
 
-    /// The proxy between us and an address, as people know it. A password in its own address is not shown.
+    /// The proxy between us and an address, as people know it.
     pub(super) fn proxy(&self, url: &str) -> Option<String> {
-        let url: http::Uri = url.parse().ok()?;
-        if is_loopback(url.host()?) {
-            return None;
-        }
-        let proxy = self.proxies.intercept(&url)?;
-        let port = proxy.uri().port_u16().map(|port| format!(":{port}")).unwrap_or_default();
-        let variable = if url.scheme_str() == Some("https") { "HTTPS_PROXY" } else { "HTTP_PROXY" };
-        let named = [variable.to_owned(), variable.to_lowercase()].iter().any(|name| std::env::var_os(name).is_some());
-        let variable = if named { variable } else { "ALL_PROXY" };
-        Some(format!("{}{port} (see {variable} in the service's environment)", proxy.uri().host()?))
+        let host = url.parse::<http::Uri>().ok()?;
+        if is_loopback(host.host()?) { None } else { self.proxies.before(url) }
     }
 
     /// What a failed request to an address says to people.

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use berth_core::proxy::Proxies;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode, header};
 use reqwest::Response;
@@ -80,7 +81,8 @@ impl Upstream {
         if loopback {
             builder = builder.no_proxy();
         }
-        let through = if loopback { None } else { proxy_before(&base) };
+        let proxy = if loopback { None } else { Proxies::from_env().before(base.as_str()) };
+        let through = proxy.map(|proxy| format!(" through the proxy {proxy}"));
         let http = builder.build()?;
         Ok(Self {
             name: name.into(),
@@ -254,16 +256,6 @@ impl Upstream {
             status => Refusal::new(status, "UNSUPPORTED", format!("{at} answered {status} to {what}{said}")),
         })
     }
-}
-
-/// The proxy that the environment puts before an address. A password in its own address is not shown.
-fn proxy_before(base: &url::Url) -> Option<String> {
-    let proxy = hyper_util::client::proxy::matcher::Matcher::from_env().intercept(&base.as_str().parse().ok()?)?;
-    let port = proxy.uri().port_u16().map(|port| format!(":{port}")).unwrap_or_default();
-    let variable = if base.scheme() == "https" { "HTTPS_PROXY" } else { "HTTP_PROXY" };
-    let named = [variable.to_owned(), variable.to_lowercase()].iter().any(|name| std::env::var_os(name).is_some());
-    let variable = if named { variable } else { "ALL_PROXY" };
-    Some(format!(" through the proxy {}{port} (see {variable} in the service's environment)", proxy.uri().host()?))
 }
 
 /// Seconds; dates are rare enough here.

@@ -4,7 +4,6 @@
 
 mod auth;
 mod faults;
-mod patience;
 mod proxy;
 mod pulls;
 mod real;

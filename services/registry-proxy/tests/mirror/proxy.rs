@@ -11,7 +11,7 @@ use berth_core::{config::Node, connect};
 use berth_proto::berth::registry::v1::{StatusRequest, StatusResponse, registry_client::RegistryClient};
 use tempfile::TempDir;
 
-use crate::patience::{PATIENCE, Watchdog};
+use berth_tests::patience::{PATIENCE, Watchdog};
 
 const CHILD: &str = "BERTH_TEST_MIRROR";
 

@@ -9,7 +9,9 @@ use std::{
 
 use berth_core::Digest;
 
-use crate::{patience::PATIENCE, proxy::Proxy, upstream::noise};
+use berth_tests::patience::PATIENCE;
+
+use crate::{proxy::Proxy, upstream::noise};
 
 struct Registry(Child, String);
 

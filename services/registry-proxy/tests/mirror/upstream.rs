@@ -16,7 +16,7 @@ use hyper::body::{Frame, Incoming};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, sync::watch, task::AbortHandle};
 
-use crate::patience::PATIENCE;
+use berth_tests::patience::PATIENCE;
 
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const PIECE: usize = 16 << 10;

@@ -4,12 +4,12 @@ use std::io::Write as _;
 
 use berth_core::Kind;
 use berth_proto::berth::snapshotter::v1::{ApplyFinish, StatRequest, apply_request::Message};
+use berth_tests::patience::until;
 
 use crate::{
     archive::{Archive, Layer, gzip, noise},
     both_drivers,
     mounted::Mounted,
-    patience::until,
     service::{Apply, Service},
 };
 
@@ -153,7 +153,8 @@ async fn who_goes_away_is_forgotten_whatever_was_said_before(driver: &'static st
     assert!(open());
     drop(second);
     let events = nix::sys::inotify::AddWatchFlags::IN_CLOSE_NOWRITE;
-    until([&*other], events, || !open(), || "the blob of a call whose caller is gone is open".into());
+    let there = || "the blob of a call whose caller is gone is open".into();
+    tokio::task::block_in_place(|| until([&*other], events, || !open(), there));
     assert_eq!(first.break_off().await.unwrap_err().kind, Kind::Aborted);
     service.assert_directories(0).await;
     // One in the middle of its work stops, or what it has made is thrown away: nobody knows of it.

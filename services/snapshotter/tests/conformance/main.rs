@@ -14,7 +14,6 @@ mod image;
 mod mounted;
 mod mutated;
 mod oracle;
-mod patience;
 mod service;
 mod snapshots;
 mod stacks;

@@ -25,15 +25,13 @@ use berth_proto::{
         types::Mount,
     },
 };
+use berth_tests::patience::{Watchdog, until, watched};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use crate::{
-    archive::Layer,
-    patience::{Watchdog, until, watched},
-};
+use crate::archive::Layer;
 
 /// A running service. Its directory goes with it.
 pub(crate) struct Service {
@@ -201,7 +199,8 @@ impl Service {
     pub(crate) fn until_directories(&self, expected: usize) {
         let base = self.base();
         let events = AddWatchFlags::IN_MOVED_FROM | AddWatchFlags::IN_DELETE;
-        until([&*base], events, || self.directories().len() == expected, || format!("{:?}", names(&base)));
+        let is = || self.directories().len() == expected;
+        tokio::task::block_in_place(|| until([&*base], events, is, || format!("{:?}", names(&base))));
     }
 
     pub(crate) async fn assert_directories(&self, expected: usize) {

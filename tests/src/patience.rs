@@ -13,33 +13,39 @@ use nix::{
 };
 
 /// For one thing to happen on a machine that has much else to do.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// For a whole test.
 const WHOLE: Duration = Duration::from_secs(600);
 /// It is looked again after this at the latest: an event may come before what it is the sign of.
 const LOOK: u16 = 500;
 
-/// Waits until `is` holds, which is asked again whenever `events` happen at the paths.
-pub(crate) fn until<'a>(
+/// Waits until `is` holds, which is asked again whenever `events` happen at the paths. Blocks.
+///
+/// # Panics
+/// It does not, or a path cannot be watched.
+pub fn until<'a>(
     paths: impl IntoIterator<Item = &'a Path>,
     events: AddWatchFlags,
     is: impl FnMut() -> bool,
     there: impl Fn() -> String,
 ) {
-    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).unwrap();
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).expect("the kernel has inotify");
     for path in paths {
-        inotify.add_watch(path, events).unwrap();
+        inotify.add_watch(path, events).expect("the path is there");
     }
-    tokio::task::block_in_place(|| watched(&inotify, is, there));
+    watched(&inotify, is, there);
 }
 
-/// As [`until`], with paths that are watched already.
-pub(crate) fn watched(inotify: &Inotify, mut is: impl FnMut() -> bool, there: impl Fn() -> String) {
+/// As [`until`], with paths that are watched already. The descriptor does not block.
+///
+/// # Panics
+/// It does not hold in the end; the message says what `there` does.
+pub fn watched(inotify: &Inotify, mut is: impl FnMut() -> bool, there: impl Fn() -> String) {
     let begun = Instant::now();
     while !is() {
         assert!(begun.elapsed() < PATIENCE, "waited {} s in vain: {}", PATIENCE.as_secs(), there());
         let mut descriptors = [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)];
-        if poll(&mut descriptors, LOOK).unwrap() > 0 {
+        if poll(&mut descriptors, LOOK).expect("it is a descriptor") > 0 {
             // What it says does not matter: it is looked at the thing itself.
             let _ = inotify.read_events();
         }
@@ -47,11 +53,15 @@ pub(crate) fn watched(inotify: &Inotify, mut is: impl FnMut() -> bool, there: im
 }
 
 /// While this lives a test is under way; one that lasts too long ends the whole run, which fails instead of hanging.
-pub(crate) struct Watchdog(#[allow(dead_code, reason = "it is dropped")] Sender<()>);
+#[derive(Debug)]
+pub struct Watchdog {
+    /// Dropped, it ends the watch.
+    _under_way: Sender<()>,
+}
 
 impl Watchdog {
     /// `there` says what is to be seen then.
-    pub(crate) fn new(there: impl Fn() -> String + Send + 'static) -> Self {
+    pub fn new(there: impl Fn() -> String + Send + 'static) -> Self {
         let (sender, ended) = channel();
         let test = std::thread::current().name().unwrap_or_default().to_owned();
         std::thread::spawn(move || {
@@ -60,6 +70,6 @@ impl Watchdog {
                 std::process::exit(101);
             }
         });
-        Self(sender)
+        Self { _under_way: sender }
     }
 }
