@@ -1,9 +1,10 @@
 //! A container's bundle directory: what the runtime service and the shim agree on beyond the OCI bundle itself.
 //!
 //! The runtime service makes the directory and fills it before it starts the shim; the shim alone writes
-//! [`EXIT`], [`SHIM_PID`], [`INIT_PID`] and [`SPANS`]. The directory lives on the state file system and is gone after
-//! a reboot, as the processes are. A bundle without [`OPTIONS`] comes from another runtime service (containerd): the
-//! shim then does exactly what shim v2 says, with the standard streams named in its requests.
+//! [`EXIT`], [`SHIM_PID`], [`INIT_PID`] and [`SPANS`]; [`NAMES`] the service may write at any time. The directory lives on
+//! the state file system and is gone after a reboot, as the processes are. A bundle without [`OPTIONS`] comes from another
+//! runtime service (containerd): the shim then does exactly what shim v2 says, with the standard streams named in its
+//! requests.
 //!
 //! The order of things, with a bundle of ours:
 //!
@@ -22,13 +23,22 @@
 //!    `PERMISSION_DENIED` the program cannot be executed (126), `FAILED_PRECONDITION` not running or paused,
 //!    `INVALID_ARGUMENT` the configuration cannot be used, `UNIMPLEMENTED` not possible here, else `INTERNAL`.
 //! 5. The metadata of a request may carry `traceparent` (W3C Trace Context); the shim's span of it is in [`SPANS`].
-//! 6. A shim that died without [`EXIT`], or hangs, is cleaned up after by `containerd-shim-berth-v2 … delete`, which
+//! 6. Where [`NAMES`] is there at `Create`, the shim answers on [`NAME_SERVER`] in the container's network namespace; it
+//!    looks at the file, and at the [`Zone`]s that it names, for each query anew, so that a rename is all it takes to
+//!    change them. Where the file comes to be later (a running container is connected to its first network that has
+//!    names), an `Update` whose annotations have [`NAMES_CAME`] tells. Who writes it sees to it that the namespace is this
+//!    container's own.
+//! 7. A shim that died without [`EXIT`], or hangs, is cleaned up after by `containerd-shim-berth-v2 … delete`, which
 //!    kills what is left of it. One that nobody tells to create anything for a minute ends by itself.
 //!
 //! Sockets in the directory are reached by a path relative to it or through `/proc/self/fd/N/`, because a socket's
 //! address holds 107 bytes and a bundle's path may be longer.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -54,6 +64,13 @@ pub const EXIT: &str = "exit.json";
 pub const SHIM_LOG: &str = "shim.log";
 /// One [`Span`] a line, where [`Options::traced`].
 pub const SPANS: &str = "spans.jsonl";
+
+/// [`Names`], as JSON; written with [`write`], as often as need be. Without it nobody answers names.
+pub const NAMES: &str = "names.json";
+/// Where the shim answers names, in the container's network namespace: port 53, UDP and TCP.
+pub const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+/// Annotation of an `Update` of the container: [`NAMES`] is there now. It may come twice, and without any limits.
+pub const NAMES_CAME: &str = "berth.names-came";
 
 /// The descriptor on which a shim started with the argument `serve` finds its listening ttrpc socket.
 pub const SHIM_SOCKET_FD: i32 = 3;
@@ -119,6 +136,60 @@ pub struct LogLine<'a> {
     /// RFC 3339 with nanoseconds, UTC.
     #[serde(borrow)]
     pub time: std::borrow::Cow<'a, str>,
+}
+
+/// Which names a container can ask for, and who is asked for the others.
+///
+/// A name is looked for in `own`, then in the zones, in their order; the first that has it answers, and for
+/// `name.zone` that zone alone. One that has no address of the family asked for exists without one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Names {
+    /// Who only this container knows by these names (`--link`).
+    pub own: Vec<Host>,
+    /// Absolute paths of files that hold a [`Zone`] as JSON, one for each of the container's networks that has names, the
+    /// most important first. They are shared by all containers of a network, and replaced by a rename. One that is not
+    /// there has no names.
+    pub zones: Vec<PathBuf>,
+    /// Who is asked for other names, the first before the others.
+    pub upstreams: Vec<Upstream>,
+    /// Queries may leave the host. Else, as where all of the networks are internal, only upstreams in the container's
+    /// own namespace are asked.
+    pub forward: bool,
+    /// The user set `ndots` above 0: names without a dot are not asked for outside, so that the search domains are tried.
+    pub ndots: bool,
+}
+
+/// The names of a network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Zone {
+    /// The network's own name: what `name.zone` ends with, and what the answer to a reverse query ends with.
+    pub name: String,
+    /// Those on the network.
+    pub hosts: Vec<Host>,
+}
+
+/// Somebody with names and addresses. Names are compared without regard to case; several hosts may have the same, and are
+/// then answered all together, in changing order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Host {
+    /// What it is called where somebody asks for the name of an address.
+    pub name: String,
+    /// Its other names.
+    pub aliases: Vec<String>,
+    /// IPv4 and IPv6.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A name server outside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upstream {
+    /// Its address and port, which is 53.
+    pub address: SocketAddr,
+    /// It is asked from the host's network namespace, as one at a loopback address of the host's must be.
+    pub from_host: bool,
 }
 
 /// How a container's first process ended.
@@ -191,6 +262,19 @@ mod tests {
         assert_eq!(read(bundle.path(), EXIT).unwrap(), Some(record));
         fs::write(bundle.path().join(EXIT), "{").unwrap();
         assert!(read::<ExitRecord>(bundle.path(), EXIT).unwrap_err().to_string().contains("exit.json"));
+    }
+
+    #[test]
+    fn names_read_back() {
+        let upstreams = vec![Upstream { address: "127.0.0.53:53".parse().unwrap(), from_host: true }];
+        let names = Names { zones: vec!["/run/n.json".into()], upstreams, forward: true, ..Names::default() };
+        let bundle = tempfile::tempdir().unwrap();
+        write(bundle.path(), NAMES, &names).unwrap();
+        assert_eq!(read(bundle.path(), NAMES).unwrap(), Some(names));
+        let addresses = vec!["10.0.0.2".parse().unwrap(), "fd00::2".parse().unwrap()];
+        let zone = Zone { name: "net".into(), hosts: vec![Host { name: "a".into(), aliases: vec![], addresses }] };
+        let text = r#"{"name":"net","hosts":[{"name":"a","addresses":["10.0.0.2","fd00::2"]}]}"#;
+        assert_eq!(serde_json::from_str::<Zone>(text).unwrap(), zone);
     }
 
     #[test]
