@@ -26,6 +26,7 @@ mod limits;
 mod logs;
 mod looking;
 mod mirror;
+mod nested;
 mod networks;
 mod prune;
 mod run;

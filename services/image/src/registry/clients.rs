@@ -2,7 +2,7 @@
 
 use std::{error::Error as _, net::IpAddr, time::Duration};
 
-use berth_core::proxy::Proxies;
+use berth_core::{authorities, proxy::Proxies};
 use reqwest::{Client, redirect::Policy};
 
 use crate::error::Error;
@@ -55,14 +55,14 @@ impl Clients {
         };
         // A token server is asked with credentials in the body or the query: they go where they were meant to go.
         let tokens = || builder(Policy::none());
-        let built = |builder: reqwest::ClientBuilder| {
-            builder.build().map_err(|e| Error::Registry { host: "the HTTP client".into(), why: chain(e) })
+        let built = |builder: &dyn Fn() -> reqwest::ClientBuilder| {
+            authorities::client(builder).map_err(|e| Error::Registry { host: "the HTTP client".into(), why: chain(e) })
         };
         Ok(Self {
-            content: built(content())?,
-            content_direct: built(content().no_proxy())?,
-            tokens: built(tokens())?,
-            tokens_direct: built(tokens().no_proxy())?,
+            content: built(&content)?,
+            content_direct: built(&|| content().no_proxy())?,
+            tokens: built(&tokens)?,
+            tokens_direct: built(&|| tokens().no_proxy())?,
             proxies: Proxies::from_env(),
         })
     }
@@ -147,6 +147,7 @@ pub(super) fn tls(error: &reqwest::Error, host: &str) -> Option<Error> {
                     "it seems to speak plain HTTP; where that is meant, say so in the configuration: \
                      [image.registry.\"{host}\"] plain_http = true"
                 ),
+                _ if !authorities::are_there() => authorities::HINT.to_owned(),
                 _ => "put the authority that signed its certificate into /usr/local/share/ca-certificates and run \
                       update-ca-certificates"
                     .to_owned(),

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use berth_core::proxy::Proxies;
+use berth_core::{authorities, proxy::Proxies};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode, header};
 use reqwest::Response;
@@ -70,20 +70,20 @@ impl Upstream {
             Some(url::Host::Ipv6(address)) => address.is_loopback(),
             None => false,
         };
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("berth/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            // A connection a download: one HTTP/2 connection would be one congestion window for all of them.
-            .http1_only()
-            // The client leaves Authorization behind when the host changes.
-            .redirect(reqwest::redirect::Policy::limited(5));
-        if loopback {
-            builder = builder.no_proxy();
-        }
+        let builder = || {
+            let builder = reqwest::Client::builder()
+                .user_agent(concat!("berth/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(CONNECT_TIMEOUT)
+                .read_timeout(READ_TIMEOUT)
+                // A connection a download: one HTTP/2 connection would be one congestion window for all of them.
+                .http1_only()
+                // The client leaves Authorization behind when the host changes.
+                .redirect(reqwest::redirect::Policy::limited(5));
+            if loopback { builder.no_proxy() } else { builder }
+        };
         let proxy = if loopback { None } else { Proxies::from_env().before(base.as_str()) };
         let through = proxy.map(|proxy| format!(" through the proxy {proxy}"));
-        let http = builder.build()?;
+        let http = authorities::client(builder)?;
         Ok(Self {
             name: name.into(),
             tokens: token::Tokens::new(name, http.clone(), settings.credentials(name)?, base.scheme() == "http"),
