@@ -1,11 +1,14 @@
 //! kill -9: containers go on, nothing that was answered is lost, nothing is left over.
 
 use std::{
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use berth_tests::{Node, Setup};
+
+use crate::networks::fetch;
 
 const SERVICES: [&str; 4] = ["image", "snapshotter", "runtime", "registry-proxy"];
 const CONTAINERS: usize = 20;
@@ -73,6 +76,40 @@ fn containers_survive_every_service_and_all_at_once() {
         node.berth(&["rmi", "redis:4-alpine"]).ok();
     }
     logs_have_no_gap(&node);
+    node.finish();
+}
+
+#[test]
+fn published_ports_answer_while_every_service_is_killed() {
+    let node = Node::start();
+    let serve = "echo hello > /index.html; exec httpd -f -p 80 -h /";
+    node.berth(&["run", "-d", "--name", "web", "-p", "8080:80", "busybox", "sh", "-c", serve]).ok();
+    let listening = "until grep -q ':0050 ' /proc/net/tcp /proc/net/tcp6; do :; done";
+    node.berth(&["exec", "web", "sh", "-c", listening]).ok();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut answers = 0;
+            while !done.load(Ordering::Relaxed) {
+                let answer = fetch(&node, "127.0.0.1:8080").expect("the port answers all the time");
+                assert!(answer.ends_with("hello\n"), "{answer}");
+                answers += 1;
+            }
+            answers
+        });
+        for service in SERVICES {
+            node.crash(service);
+            node.answers();
+        }
+        node.crash("all");
+        for service in SERVICES {
+            node.pids_of(service).into_iter().for_each(wait_for_end);
+        }
+        node.boot();
+        node.answers();
+        done.store(true, Ordering::Relaxed);
+        assert!(asking.join().unwrap() > 0);
+    });
     node.finish();
 }
 

@@ -13,7 +13,7 @@ use crate::node;
 on_both_runtimes!(modes, published_ports_answer_and_go, hosts_and_resolver);
 
 /// One HTTP exchange with an address in the node's network namespace.
-fn fetch(node: &Node, address: &str) -> std::io::Result<String> {
+pub(crate) fn fetch(node: &Node, address: &str) -> std::io::Result<String> {
     node.netns.within(|| {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
