@@ -3,7 +3,8 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt as _, symlink},
+    io::Write as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink},
     path::Path,
 };
 
@@ -137,6 +138,11 @@ async fn a_tree_that_changes_gives_whole_entries(driver: &'static str) {
     let (layer, parent) = base(&service).await;
     let root = Mounted::new(&service.prepare("c", &parent).await.unwrap());
     let path = root.path("");
+    // A link leads out of the container, to this; no read follows it, and the writer below must not either.
+    let outside = tempfile::NamedTempFile::new().unwrap();
+    fs::write(outside.path(), "outside").unwrap();
+    let target = outside.path().to_owned();
+    let open = |name: &Path| fs::File::options().write(true).create(true).custom_flags(libc::O_NOFOLLOW).open(name);
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
     let busy = std::thread::spawn(move || {
         let mut n = 0_usize;
@@ -145,10 +151,10 @@ async fn a_tree_that_changes_gives_whole_entries(driver: &'static str) {
             let name = path.join(format!("busy-{}", n % 7));
             let _ = match n % 5 {
                 0 => fs::remove_file(&name).or_else(|_| fs::remove_dir_all(&name)),
-                1 => symlink("/etc/passwd", &name),
+                1 => symlink(&target, &name),
                 2 => fs::create_dir(&name).and_then(|()| fs::write(name.join("in"), "x")),
-                3 => fs::write(&name, vec![1; (n * 977) % 700_000]),
-                _ => fs::File::options().write(true).open(&name).and_then(|file| file.set_len((n * 31 % 5000) as u64)),
+                3 => open(&name).and_then(|mut file| file.write_all(&vec![1; (n * 977) % 700_000])),
+                _ => open(&name).and_then(|file| file.set_len((n * 31 % 5000) as u64)),
             };
         }
     });
@@ -169,6 +175,7 @@ async fn a_tree_that_changes_gives_whole_entries(driver: &'static str) {
     }
     drop(stop);
     busy.join().unwrap();
+    assert_eq!(fs::read_to_string(outside.path()).unwrap(), "outside");
 }
 
 async fn what_no_layer_can_have_is_refused(driver: &'static str) {
