@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, PipeReader},
     os::unix::{net::UnixDatagram, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -315,10 +315,18 @@ impl Node {
     /// # Panics
     /// It cannot be started.
     pub fn lines(&self, arguments: &[&str]) -> Lines {
-        let mut command = self.command(arguments);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("berth can be started");
-        let stdout = BufReader::new(child.stdout.take().expect("its output is piped"));
-        Lines { child, stdout }
+        let (output, writer) = std::io::pipe().expect("a pipe can be made");
+        Lines::start(self.command(arguments).stdout(writer), output)
+    }
+
+    /// Follows both a command's outputs, line by line.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    pub fn lines_of_both(&self, arguments: &[&str]) -> Lines {
+        let (output, writer) = std::io::pipe().expect("a pipe can be made");
+        let error = writer.try_clone().expect("a pipe's end can be doubled");
+        Lines::start(self.command(arguments).stdout(writer).stderr(error), output)
     }
 }
 
@@ -327,7 +335,16 @@ impl Node {
 pub struct Lines {
     /// The command.
     pub child: Child,
-    stdout: BufReader<std::process::ChildStdout>,
+    output: BufReader<PipeReader>,
+}
+
+impl Lines {
+    fn start(command: &mut Command, output: PipeReader) -> Self {
+        let child = command.stdin(Stdio::null()).spawn().expect("berth can be started");
+        // The command holds the pipe's other end: only the child shall, so that its end is the pipe's.
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        Self { child, output: BufReader::new(output) }
+    }
 }
 
 impl Iterator for Lines {
@@ -335,7 +352,7 @@ impl Iterator for Lines {
 
     fn next(&mut self) -> Option<String> {
         let mut line = String::new();
-        match self.stdout.read_line(&mut line) {
+        match self.output.read_line(&mut line) {
             Ok(0) | Err(_) => None,
             Ok(_) => Some(line.trim_end_matches('\n').to_owned()),
         }

@@ -19,6 +19,7 @@ mod bad_input;
 mod commit;
 mod containerd;
 mod crash;
+mod databases;
 mod exec;
 mod images;
 mod lifecycle;
