@@ -14,6 +14,8 @@ const KEPT: &[&str] = &[
     "ContainerSpec",
     "Ulimit",
     "Resources",
+    "DeviceWeight",
+    "DeviceRate",
     "Mount",
     "Device",
     "PortMapping",

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use berth_proto::berth::runtime::v1::{
-    Container, ContainerSpec, NetworkEndpoint, PortMapping, Resources, State, mount::Type, state::Status,
+    Container, ContainerSpec, DeviceRate, NetworkEndpoint, PortMapping, Resources, State, mount::Type, state::Status,
 };
 
 use super::{
@@ -103,6 +103,7 @@ fn host_config(spec: &ContainerSpec) -> Json {
         ("VolumesFrom", Json::NULL),
         ("CapAdd", Json::list_or_null(spec.cap_add.clone())),
         ("CapDrop", Json::list_or_null(spec.cap_drop.clone())),
+        ("Annotations", Json::map(spec.annotations.clone()).omitted_if(spec.annotations.is_empty())),
         ("CgroupnsMode", or(&spec.cgroupns_mode, "private").into()),
         ("Dns", spec.dns.clone().into()),
         ("DnsOptions", spec.dns_options.clone().into()),
@@ -122,6 +123,7 @@ fn host_config(spec: &ContainerSpec) -> Json {
         ("UTSMode", spec.uts_mode.as_str().into()),
         ("UsernsMode", "".into()),
         ("ShmSize", if spec.shm_size == 0 { 64 << 20 } else { spec.shm_size }.into()),
+        ("StorageOpt", Json::map(spec.storage_opts.clone()).omitted_if(spec.storage_opts.is_empty())),
         ("Sysctls", Json::map(spec.sysctls.clone()).omitted_if(spec.sysctls.is_empty())),
         ("Runtime", or(&spec.runtime, "berth").into()),
         ("Isolation", "".into()),
@@ -129,22 +131,36 @@ fn host_config(spec: &ContainerSpec) -> Json {
     members.extend(resources(&limits, spec));
     members.extend([
         ("Devices", devices.collect::<Vec<_>>().into()),
-        ("DeviceCgroupRules", Json::NULL),
+        ("DeviceCgroupRules", Json::list_or_null(spec.device_cgroup_rules.clone())),
         ("Ulimits", Json::List(ulimits.collect())),
         ("Init", if spec.init { Json::from(true) } else { Json::NULL.omitted_if(true) }),
     ]);
     Json::Object(members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
+fn rates(devices: &[DeviceRate]) -> Json {
+    let rate = |device: &DeviceRate| object! { "Path": device.path.as_str(), "Rate": device.rate };
+    Json::List(devices.iter().map(rate).collect())
+}
+
 fn resources(limits: &Resources, spec: &ContainerSpec) -> Vec<(&'static str, Json)> {
+    let weights = limits.blkio_weight_devices.iter();
+    let weights = weights.map(|device| object! { "Path": device.path.as_str(), "Weight": device.weight });
     vec![
         ("CpuShares", limits.cpu_shares.into()),
         ("Memory", limits.memory.into()),
         ("NanoCpus", limits.nano_cpus.into()),
         ("CgroupParent", spec.cgroup_parent.as_str().into()),
         ("BlkioWeight", limits.blkio_weight.into()),
+        ("BlkioWeightDevice", Json::List(weights.collect())),
+        ("BlkioDeviceReadBps", rates(&limits.device_read_bps)),
+        ("BlkioDeviceWriteBps", rates(&limits.device_write_bps)),
+        ("BlkioDeviceReadIOps", rates(&limits.device_read_iops)),
+        ("BlkioDeviceWriteIOps", rates(&limits.device_write_iops)),
         ("CpuPeriod", limits.cpu_period.into()),
         ("CpuQuota", limits.cpu_quota.into()),
+        ("CpuRealtimePeriod", limits.cpu_rt_period.into()),
+        ("CpuRealtimeRuntime", limits.cpu_rt_runtime.into()),
         ("CpusetCpus", limits.cpuset_cpus.as_str().into()),
         ("CpusetMems", limits.cpuset_mems.as_str().into()),
         ("MemoryReservation", limits.memory_reservation.into()),

@@ -7,7 +7,7 @@ use berth_proto::berth::runtime::v1::{ContainerSpec, LogConfig};
 use super::{
     env,
     limits::{self, number},
-    mount, network, port, unsupported,
+    mount, network, port, rates, unsupported,
 };
 use crate::{args::Given, outcome::Error};
 
@@ -72,6 +72,10 @@ pub(crate) fn build(given: &Given) -> Result<ContainerSpec, Error> {
         log: Some(LogConfig { driver: given.text_or_empty("log-driver"), options: pairs(given, "log-opt")? }),
         restart_policy,
         init: given.on("init"),
+        annotations: loose_pairs(given, "annotation"),
+        device_cgroup_rules: each(given, "device-cgroup-rule", rates::rule)?,
+        storage_opts: pairs(given, "storage-opt")?,
+        exposed_ports: exposed(given)?.into_iter().map(|(port, protocol)| format!("{port}/{protocol}")).collect(),
     };
     if spec.image.is_empty() {
         return Err(Error::Invalid("invalid reference format: the image is empty".into()));
@@ -114,6 +118,20 @@ fn pairs(given: &Given, flag: &str) -> Result<HashMap<String, String>, Error> {
         _ => Err("write it as NAME=value".to_owned()),
     };
     Ok(each(given, flag, pair)?.into_iter().collect())
+}
+
+/// As [`pairs`], where a name alone has an empty value.
+fn loose_pairs(given: &Given, flag: &str) -> HashMap<String, String> {
+    let pair = |text: &str| {
+        let (name, value) = text.split_once('=').unwrap_or((text, ""));
+        (name.to_owned(), value.to_owned())
+    };
+    given.all(flag).into_iter().map(pair).collect()
+}
+
+/// The ports of `--expose`.
+fn exposed(given: &Given) -> Result<Vec<(u16, String)>, Error> {
+    Ok(each(given, "expose", port::expose)?.into_iter().flatten().collect())
 }
 
 fn mode(given: &Given, flag: &str, known: &[&str]) -> Result<String, Error> {
@@ -176,7 +194,7 @@ fn security(text: &str) -> Result<String, Error> {
 /// A port that is none.
 pub(crate) fn publish_all(given: &Given, exposed_by_image: &[String], spec: &mut ContainerSpec) -> Result<(), Error> {
     let of_image = exposed_by_image.iter().map(|text| port::expose(text)).collect::<Result<Vec<_>, _>>()?;
-    for (port, protocol) in of_image.into_iter().chain(each(given, "expose", port::expose)?).flatten() {
+    for (port, protocol) in of_image.into_iter().flatten().chain(exposed(given)?) {
         let port = u32::from(port);
         if spec.ports.iter().all(|mapping| mapping.container_port != port || mapping.protocol != protocol) {
             spec.ports.push(berth_proto::berth::runtime::v1::PortMapping {
@@ -259,6 +277,7 @@ mod tests {
         for (words, why) in [
             (&["-m", "x", "i"][..], "invalid size: 'x'"),
             (&["--health-cmd", "true", "i"], "--health-cmd is not supported"),
+            (&["--annotation", "a=b", "--storage-opt", "size", "i"], "NAME=value"),
             (&["--restart", "never", "i"], "invalid restart policy"),
             (&["--restart", "always", "--rm", "i"], "conflicting options"),
             (&["-w", "rel", "i"], "absolute path"),

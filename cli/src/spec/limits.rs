@@ -2,7 +2,7 @@
 
 use berth_proto::berth::runtime::v1::{Device, Resources, Ulimit};
 
-use super::size;
+use super::{rates, size};
 use crate::{args::Given, outcome::Error};
 
 /// Everything that limits a container.
@@ -43,6 +43,13 @@ pub(crate) fn resources(given: &Given) -> Result<Resources, Error> {
         pids_limit: number(given, "pids-limit")?.unwrap_or_default(),
         blkio_weight,
         memory_swappiness: swappiness,
+        cpu_rt_period: number(given, "cpu-rt-period")?.unwrap_or_default(),
+        cpu_rt_runtime: number(given, "cpu-rt-runtime")?.unwrap_or_default(),
+        blkio_weight_devices: rates::all(given, "blkio-weight-device", rates::weight)?,
+        device_read_bps: rates::all(given, "device-read-bps", rates::bytes)?,
+        device_write_bps: rates::all(given, "device-write-bps", rates::bytes)?,
+        device_read_iops: rates::all(given, "device-read-iops", rates::operations)?,
+        device_write_iops: rates::all(given, "device-write-iops", rates::operations)?,
     };
     if resources.nano_cpus > 0 && (resources.cpu_period > 0 || resources.cpu_quota > 0) {
         return Err(Error::Invalid("conflicting options: --cpus excludes --cpu-period and --cpu-quota".into()));

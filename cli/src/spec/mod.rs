@@ -9,6 +9,9 @@ mod limits;
 mod mount;
 mod network;
 mod port;
+mod rates;
+#[cfg(test)]
+mod reference;
 mod size;
 mod unsupported;
 

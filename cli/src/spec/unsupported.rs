@@ -1,26 +1,18 @@
 //! Docker's flags that cannot be passed on: each is refused with its reason, never ignored.
 
+use std::io::{self, Write as _};
+
 use crate::{args::Given, outcome::Error};
 
 const WINDOWS: &str = "it exists on Windows only; leave it out";
 const HEALTH: &str = "this version does not run health checks; leave it out and check from outside";
 const ADDRESS: &str = "addresses are chosen by the node in this version; leave it out";
-const DEVICE_RATES: &str = "rates per device are not limited in this version; leave it out";
 
 /// Flags that are always refused.
 const REFUSED: &[(&str, &str)] = &[
-    ("annotation", "annotations are not passed to the runtime in this version; use --label"),
-    ("blkio-weight-device", DEVICE_RATES),
     ("cpu-count", WINDOWS),
     ("cpu-percent", WINDOWS),
-    ("cpu-rt-period", "real-time scheduling is not set up in this version; leave it out"),
-    ("cpu-rt-runtime", "real-time scheduling is not set up in this version; leave it out"),
-    ("device-cgroup-rule", "name the devices with --device instead"),
-    ("device-read-bps", DEVICE_RATES),
-    ("device-read-iops", DEVICE_RATES),
-    ("device-write-bps", DEVICE_RATES),
-    ("device-write-iops", DEVICE_RATES),
-    ("gpus", "name the devices with --device instead"),
+    ("gpus", "this version does not read CDI files, which say what belongs to a GPU; name its devices with --device"),
     ("health-cmd", HEALTH),
     ("health-interval", HEALTH),
     ("health-retries", HEALTH),
@@ -31,13 +23,14 @@ const REFUSED: &[(&str, &str)] = &[
     ("io-maxiops", WINDOWS),
     ("ip", ADDRESS),
     ("ip6", ADDRESS),
-    ("kernel-memory", "the kernel no longer limits it; use --memory"),
     ("link", "use --network container:NAME, or the other container's address"),
     ("link-local-ip", ADDRESS),
     ("mac-address", ADDRESS),
     ("network-alias", "names on networks are not resolved in this version; use --add-host"),
-    ("storage-opt", "the size of one container's disk is not limited in this version; leave it out"),
-    ("use-api-socket", "mount the node's socket with -v instead"),
+    (
+        "use-api-socket",
+        "it would hand the container the node and your registry passwords; mount the node's socket with -v",
+    ),
 ];
 
 /// Flags that are accepted with the values that change nothing.
@@ -46,6 +39,9 @@ const HARMLESS: &[(&str, &[&str], &str)] = &[
     ("userns", &["", "host"], "user namespaces are not set up in this version; leave it out"),
     ("volume-driver", &["", "local"], "this version has the driver local only"),
 ];
+
+/// Flags that are taken and do nothing any more.
+const DEPRECATED: &[(&str, &str)] = &[("kernel-memory", "the kernel no longer limits it; --memory does")];
 
 /// Whether a flag is always refused.
 pub(crate) fn is_refused(flag: &str) -> bool {
@@ -68,8 +64,8 @@ pub(crate) fn refuse(given: &Given) -> Result<(), Error> {
             return error(flag, why);
         }
     }
-    if given.has("expose") && !given.on("publish-all") {
-        return error("expose", "a container's ports can be reached by its address anyway; publish them with -p or -P");
+    for (flag, why) in DEPRECATED.iter().filter(|(flag, _)| given.has(flag)) {
+        let _ = writeln!(io::stderr(), "Flag --{flag} has been deprecated, and has no effect: {why}");
     }
     Ok(())
 }

@@ -21,6 +21,7 @@ mod containerd;
 mod crash;
 mod databases;
 mod exec;
+mod flags;
 mod images;
 mod lifecycle;
 mod limits;

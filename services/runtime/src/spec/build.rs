@@ -93,17 +93,24 @@ fn build_on(input: &Input<'_>, host: &Host) -> Result<Spec, Error> {
         .set_process(Some(process::of(input, &capabilities, &security, host)?))
         .set_hostname(Some(input.hostname()).filter(|_| asked.uts_mode != "host"))
         .set_domainname(Some(asked.domainname.clone()).filter(|name| !name.is_empty() && asked.uts_mode != "host"));
+    let mut annotations = asked.annotations.clone();
     if !asked.group_add.is_empty() {
-        spec.set_annotations(Some([(GROUP_ADD.to_owned(), asked.group_add.join(","))].into()));
+        annotations.insert(GROUP_ADD.to_owned(), asked.group_add.join(","));
     }
+    spec.set_annotations(Some(annotations).filter(|annotations| !annotations.is_empty()));
     let devices = devices::of(asked)?;
-    let mut resources = resources::of(&asked.resources.clone().unwrap_or_default(), host);
+    let mut resources = resources::of(&asked.resources.clone().unwrap_or_default(), host)?;
     resources.set_devices(Some(devices.rules));
     let open = asked.privileged || security.system_paths_open;
     let paths = |paths: &[&str]| Some(paths.iter().map(|path| (*path).to_owned()).collect()).filter(|_| !open);
     let mut linux = Linux::default();
+    let mut sysctls = asked.sysctls.clone();
+    // For OCI runtimes from before 1.1 of the specification, which know no `domainname`.
+    if let Some(name) = spec.domainname() {
+        sysctls.insert("kernel.domainname".into(), name.clone());
+    }
     linux
-        .set_sysctl(Some(asked.sysctls.clone()).filter(|sysctls| !sysctls.is_empty()))
+        .set_sysctl(Some(sysctls).filter(|sysctls| !sysctls.is_empty()))
         .set_resources(Some(resources))
         .set_cgroups_path(Some(input.cgroups_path.into()))
         .set_namespaces(Some(namespaces::of(input, host)))

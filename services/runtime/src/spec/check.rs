@@ -53,7 +53,8 @@ fn check_on(spec: &ContainerSpec, host: &Host) -> Result<Vec<String>, Error> {
     sysctls::check(spec)?;
     rlimits::of(&spec.ulimits)?;
     mounts::check(spec)?;
-    devices::check(&spec.devices)?;
+    devices::check(&spec.devices, &spec.device_cgroup_rules)?;
+    annotations(spec)?;
     log::log(spec.log.as_ref(), Path::new("/"))?;
     groups(spec)?;
     Ok(warnings)
@@ -70,6 +71,16 @@ fn texts(spec: &ContainerSpec) -> Result<(), Error> {
     let nameless = |variable: &&String| variable.is_empty() || variable.starts_with('=');
     match spec.env.iter().find(nameless) {
         Some(variable) => Err(Error::invalid(format!("invalid environment variable: {variable}"))),
+        None => Ok(()),
+    }
+}
+
+/// Names that begin with "berth." are this node's own words to its runtime.
+fn annotations(spec: &ContainerSpec) -> Result<(), Error> {
+    match spec.annotations.keys().find(|name| name.is_empty() || name.starts_with("berth.")) {
+        Some(name) => {
+            Err(Error::invalid(format!("invalid annotation {name:?}: it is empty, or begins with \"berth.\"")))
+        }
         None => Ok(()),
     }
 }

@@ -64,7 +64,7 @@ pub(crate) fn complete(spec: &mut ContainerSpec, image: &ImageConfiguration) -> 
     defaults(spec, &Host::look());
     Ok(Completed {
         args,
-        exposed_ports: exposed(&list(config.exposed_ports()), &spec.ports),
+        exposed_ports: exposed(&[list(config.exposed_ports()), spec.exposed_ports.clone()].concat(), &spec.ports),
         volumes: list(config.volumes()),
         warnings: Vec::new(),
     })

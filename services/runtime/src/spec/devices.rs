@@ -59,7 +59,34 @@ pub(super) fn of(spec: &ContainerSpec) -> Result<Devices, Error> {
     for device in &spec.devices {
         asked(device, spec.privileged, &mut devices)?;
     }
+    if !spec.privileged {
+        for text in &spec.device_cgroup_rules {
+            devices.rules.push(read_rule(text).ok_or_else(|| wrong_rule(text))?);
+        }
+    }
     Ok(devices)
+}
+
+/// A rule as Docker takes it: "c 1:3 rwm", with `*` for every number, and `a` for both kinds.
+fn read_rule(text: &str) -> Option<LinuxDeviceCgroup> {
+    let [kind, numbers, access] = text.split(' ').collect::<Vec<_>>()[..] else { return None };
+    let kind = match kind {
+        "a" => None,
+        "b" => Some(LinuxDeviceType::B),
+        "c" => Some(LinuxDeviceType::C),
+        _ => return None,
+    };
+    let number = |text: &str| match text {
+        "*" => Some(None),
+        digits => digits.parse::<u32>().ok().map(|number| Some(i64::from(number))),
+    };
+    let (major, minor) = numbers.split_once(':')?;
+    let accesses = (1..=3).contains(&access.len()) && access.chars().all(|c| "rwm".contains(c));
+    accesses.then_some(rule(true, kind, number(major)?, number(minor)?, access))
+}
+
+fn wrong_rule(text: &str) -> Error {
+    Error::invalid(format!("invalid device cgroup format '{text}'"))
 }
 
 fn asked(device: &Device, privileged: bool, devices: &mut Devices) -> Result<(), Error> {
@@ -149,7 +176,10 @@ fn rule(
 }
 
 /// Refuses device mappings that cannot be meant. Whether the device is there is seen when the container starts.
-pub(super) fn check(devices: &[Device]) -> Result<(), Error> {
+pub(super) fn check(devices: &[Device], rules: &[String]) -> Result<(), Error> {
+    if let Some(text) = rules.iter().find(|text| read_rule(text).is_none()) {
+        return Err(wrong_rule(text));
+    }
     for device in devices {
         let absolute = |path: &str| path.starts_with('/');
         if !absolute(&device.host_path) || !device.container_path.is_empty() && !absolute(&device.container_path) {
@@ -208,6 +238,19 @@ mod tests {
         };
         assert!(refused("/etc/passwd").contains("\"/etc/passwd\": not a device node"), "{}", refused("/etc/passwd"));
         assert!(refused("/dev/not-there").contains("adding custom device \"/dev/not-there\""));
-        assert!(check(&[device("dev/null", "", "")]).is_err() && check(&[device("/dev/null", "", "x")]).is_err());
+        let checked = |one: Device| check(&[one], &[]);
+        assert!(checked(device("dev/null", "", "")).is_err() && checked(device("/dev/null", "", "x")).is_err());
+    }
+
+    #[test]
+    fn rules_by_hand() {
+        let with = |rule: &str| ContainerSpec { device_cgroup_rules: vec![rule.into()], ..ContainerSpec::default() };
+        let devices = of(&with("c 10:* rw")).unwrap();
+        let last = devices.rules.last().unwrap();
+        assert_eq!((last.major(), last.minor(), last.access().as_deref()), (Some(10), None, Some("rw")));
+        for text in ["c 10 rw", "x 1:1 r", "c 1:1 q", "c 1:1", "c -1:1 r"] {
+            let refused = check(&[], &[text.into()]).unwrap_err().to_string();
+            assert_eq!(refused, format!("invalid device cgroup format '{text}'"));
+        }
     }
 }

@@ -11,6 +11,12 @@ pub(crate) struct Host {
     pub(super) cgroup2: bool,
     /// Memory and swap can be limited together.
     pub(super) swap_limit: bool,
+    /// Time for real-time scheduling can be given to a cgroup.
+    pub(super) cpu_real_time: bool,
+    /// Block I/O has weights.
+    pub(super) io_weight: bool,
+    /// Block I/O of a device has rates.
+    pub(super) io_rates: bool,
     /// CPUs that are on, as the kernel lists them ("0-3").
     pub(super) cpus: Set,
     /// Memory nodes that are on.
@@ -31,9 +37,22 @@ impl Host {
     pub(super) fn look() -> Self {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let cgroup2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+        let there = |file: &str| Path::new("/sys/fs/cgroup").join(file).exists();
         Self {
             cgroup2,
             swap_limit: cgroup2 || Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists(),
+            cpu_real_time: !cgroup2 && there("cpu/cpu.rt_runtime_us"),
+            // The files of weights are in none of the root cgroups: what is there of the same scheduler speaks for them.
+            io_weight: if cgroup2 {
+                there("io.cost.qos") || there("init.scope/io.bfq.weight") || there("system.slice/io.bfq.weight")
+            } else {
+                there("blkio/blkio.weight") || there("blkio/blkio.bfq.io_serviced")
+            },
+            io_rates: if cgroup2 {
+                text("/sys/fs/cgroup/cgroup.controllers").split_whitespace().any(|controller| controller == "io")
+            } else {
+                there("blkio/blkio.throttle.read_bps_device")
+            },
             cpus: Set::parse(text("/sys/devices/system/cpu/online").trim()).unwrap_or_else(|| Set(vec![(0, 0)])),
             memory_nodes: Set::parse(text("/sys/devices/system/node/online").trim())
                 .unwrap_or_else(|| Set(vec![(0, 0)])),
@@ -107,6 +126,9 @@ impl Host {
         Self {
             cgroup2,
             swap_limit: true,
+            cpu_real_time: !cgroup2,
+            io_weight: true,
+            io_rates: true,
             cpus: Set(vec![(0, 3)]),
             memory_nodes: Set(vec![(0, 0)]),
             capabilities: (1 << 41) - 1,

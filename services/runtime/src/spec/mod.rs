@@ -4,6 +4,7 @@
 //! makes the bundle's configuration at each start, from the record alone and the machine it starts on; [`exec()`] makes a
 //! further process out of that. Nothing here changes anything on the machine.
 
+mod block_io;
 mod build;
 mod capabilities;
 mod check;

@@ -1,10 +1,10 @@
 //! Limits: what can be refused of them, and what the cgroup is told.
 
 use berth_proto::berth::runtime::v1::Resources;
-use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 
 use super::{
-    Error,
+    Error, block_io,
     host::{Host, Set},
 };
 
@@ -18,9 +18,8 @@ pub(super) fn check(asked: &Resources, host: &Host) -> Result<Vec<String>, Error
     let mut warnings = Vec::new();
     memory(asked, host, &mut warnings)?;
     cpu(asked, host)?;
-    if asked.blkio_weight > 0 && !(10..=1000).contains(&asked.blkio_weight) {
-        return Err(Error::invalid("Range of blkio weight is from 10 to 1000"));
-    }
+    real_time(asked, host)?;
+    warnings.extend(block_io::check(asked, host)?);
     if asked.pids_limit < -1 {
         return Err(Error::invalid(format!("invalid pids limit: {}; -1 means none", asked.pids_limit)));
     }
@@ -106,6 +105,22 @@ fn cpu(asked: &Resources, host: &Host) -> Result<(), Error> {
     set(&asked.cpuset_mems, &host.memory_nodes, "mems", "memory nodes")
 }
 
+fn real_time(asked: &Resources, host: &Host) -> Result<(), Error> {
+    let (period, runtime) = (asked.cpu_rt_period, asked.cpu_rt_runtime);
+    if period < 0 || runtime < 0 {
+        return Err(Error::invalid("CPU real-time period and runtime are microseconds, not below 0"));
+    }
+    if (period > 0 || runtime > 0) && !host.cpu_real_time {
+        return Err(Error::invalid("Your kernel does not support CPU real-time scheduler"));
+    }
+    // The kernel's own period, where none is given, is a second.
+    let period = if period == 0 { 1_000_000 } else { period };
+    if runtime > period {
+        return Err(Error::invalid("cpu real-time runtime cannot be higher than cpu real-time period"));
+    }
+    Ok(())
+}
+
 fn set(wanted: &str, there: &Set, kind: &str, what: &str) -> Result<(), Error> {
     if wanted.is_empty() {
         return Ok(());
@@ -118,20 +133,18 @@ fn set(wanted: &str, there: &Set, kind: &str, what: &str) -> Result<(), Error> {
 }
 
 /// What the cgroup is told. What [`check`] warned of is left out.
-pub(super) fn of(asked: &Resources, host: &Host) -> LinuxResources {
+///
+/// # Errors
+/// A device is not there.
+pub(super) fn of(asked: &Resources, host: &Host) -> Result<LinuxResources, Error> {
     let mut resources = LinuxResources::default();
-    resources.set_memory(memory_of(asked, host)).set_cpu(cpu_of(asked));
+    resources.set_memory(memory_of(asked, host)).set_cpu(cpu_of(asked)).set_block_io(block_io::of(asked, host)?);
     if asked.pids_limit != 0 {
         let mut pids = LinuxPids::default();
         pids.set_limit(asked.pids_limit);
         resources.set_pids(Some(pids));
     }
-    if asked.blkio_weight > 0 {
-        let mut block = LinuxBlockIo::default();
-        block.set_weight(u16::try_from(asked.blkio_weight).ok());
-        resources.set_block_io(Some(block));
-    }
-    resources
+    Ok(resources)
 }
 
 fn memory_of(asked: &Resources, host: &Host) -> Option<LinuxMemory> {
@@ -159,6 +172,9 @@ fn cpu_of(asked: &Resources) -> Option<LinuxCpu> {
         cpu.set_period(Some(asked.cpu_period).filter(|period| *period > 0));
         cpu.set_quota(Some(asked.cpu_quota).filter(|quota| *quota != 0));
     }
+    let positive = |n: i64| u64::try_from(n).ok().filter(|n| *n > 0);
+    cpu.set_realtime_period(positive(asked.cpu_rt_period));
+    cpu.set_realtime_runtime(Some(asked.cpu_rt_runtime).filter(|n| *n > 0));
     cpu.set_cpus(Some(asked.cpuset_cpus.clone()).filter(|cpus| !cpus.is_empty()));
     cpu.set_mems(Some(asked.cpuset_mems.clone()).filter(|mems| !mems.is_empty()));
     Some(cpu).filter(|cpu| *cpu != LinuxCpu::default())
@@ -213,15 +229,15 @@ mod tests {
     fn what_the_machine_cannot_keep_is_told_and_left_out() {
         let asked = Resources { oom_kill_disable: true, memory_swappiness: Some(10), ..Resources::default() };
         assert_eq!(check(&asked, &Host::whole(true)).unwrap().len(), 2);
-        assert_eq!(of(&asked, &Host::whole(true)).memory(), &None);
+        assert_eq!(of(&asked, &Host::whole(true)).unwrap().memory(), &None);
         assert_eq!(check(&asked, &Host::whole(false)).unwrap().len(), 1);
-        let memory = of(&asked, &Host::whole(false)).memory().unwrap();
+        let memory = of(&asked, &Host::whole(false)).unwrap().memory().unwrap();
         assert_eq!((memory.disable_oom_killer(), memory.swappiness()), (Some(true), Some(10)));
         let mut host = Host::whole(false);
         host.swap_limit = false;
         let asked = Resources { memory: 64 * MIB, ..Resources::default() };
         assert!(check(&asked, &host).unwrap()[0].contains("Memory limited without swap"));
-        assert_eq!(of(&asked, &host).memory().unwrap().swap(), None);
+        assert_eq!(of(&asked, &host).unwrap().memory().unwrap().swap(), None);
     }
 
     #[test]
@@ -235,7 +251,7 @@ mod tests {
             blkio_weight: 300,
             ..Resources::default()
         };
-        let resources = of(&asked, &Host::whole(false));
+        let resources = of(&asked, &Host::whole(false)).unwrap();
         let memory = resources.memory().unwrap();
         assert_eq!((memory.limit(), memory.swap()), (Some(64 * MIB), Some(128 * MIB)));
         let cpu = resources.cpu().clone().unwrap();
@@ -243,7 +259,7 @@ mod tests {
         assert_eq!(cpu.cpus().as_deref(), Some("0"));
         assert_eq!(resources.pids().unwrap().limit(), 7);
         assert_eq!(resources.block_io().clone().unwrap().weight(), Some(300));
-        let none = of(&Resources { pids_limit: -1, ..Resources::default() }, &Host::whole(true));
+        let none = of(&Resources { pids_limit: -1, ..Resources::default() }, &Host::whole(true)).unwrap();
         assert_eq!(none.pids().unwrap().limit(), -1, "an update takes a limit away by this");
     }
 }

@@ -38,6 +38,8 @@ fn update_on(now: &Resources, change: &Resources, host: &Host) -> Result<(Resour
     number(change.nano_cpus, &mut merged.nano_cpus);
     number(change.cpu_quota, &mut merged.cpu_quota);
     number(change.pids_limit, &mut merged.pids_limit);
+    number(change.cpu_rt_period, &mut merged.cpu_rt_period);
+    number(change.cpu_rt_runtime, &mut merged.cpu_rt_runtime);
     if change.cpu_shares > 0 {
         merged.cpu_shares = change.cpu_shares;
     }
@@ -61,7 +63,7 @@ fn update_on(now: &Resources, change: &Resources, host: &Host) -> Result<(Resour
 /// # Errors
 /// They cannot be written down.
 pub(crate) fn limits(resources: &Resources) -> Result<Vec<u8>, Error> {
-    let mut limits = resources::of(resources, &Host::look());
+    let mut limits = resources::of(resources, &Host::look())?;
     if let Some(memory) = limits.memory_mut() {
         // Set once and for all, when the container was made.
         memory.set_swappiness(None).set_disable_oom_killer(None);

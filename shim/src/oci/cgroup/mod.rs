@@ -98,10 +98,14 @@ impl Cgroup {
 
     /// Changes limits of a living container; where one is refused, what was changed before it is put back.
     pub(crate) fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
-        const CHANGED: [&str; 14] = [
+        const CHANGED: [&str; 18] = [
             "cpu.shares",
             "cpu.cfs_period_us",
             "cpu.cfs_quota_us",
+            "cpu.rt_period_us",
+            "cpu.rt_runtime_us",
+            "blkio.weight",
+            "blkio.bfq.weight",
             "cpuset.cpus",
             "cpuset.mems",
             "pids.max",

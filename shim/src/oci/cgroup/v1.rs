@@ -180,7 +180,10 @@ fn cpu_limits(cgroup: &Cgroup, cpu: &LinuxCpu) -> Result<(), Error> {
             write(directory, "cpu.rt_period_us", period)?;
         }
         if let Some(runtime) = cpu.realtime_runtime().filter(|runtime| *runtime != 0) {
-            write(directory, "cpu.rt_runtime_us", runtime)?;
+            write(directory, "cpu.rt_runtime_us", runtime).step(|| {
+                "giving the container real-time CPU time (the cgroup above it needs some in cpu.rt_runtime_us first)"
+                    .to_owned()
+            })?;
         }
     }
     for (file, set) in [("cpuset.cpus", cpu.cpus()), ("cpuset.mems", cpu.mems())] {

@@ -45,8 +45,9 @@ pub(super) fn limit(cgroup: &Cgroup, resources: &LinuxResources, warnings: &mut 
                 continue;
             }
             if file == "io.bfq.weight" && directory.join("io.weight").exists() {
-                let weight = value.parse().map(bfq_to_weight).unwrap_or(100);
-                write(directory, "io.weight", weight)?;
+                for line in value.lines() {
+                    write(directory, "io.weight", io_weight(line))?;
+                }
                 continue;
             }
             return Err(Error::Unsupported(format!(
@@ -192,6 +193,16 @@ fn shares_to_weight(shares: u64) -> u64 {
     (10f64.powf(exponent).ceil() as u64).clamp(1, 10_000)
 }
 
+/// A line for `io.weight` from one for `io.bfq.weight`: a weight, or a device and its weight, where 0 is its default.
+fn io_weight(line: &str) -> String {
+    let (device, weight) = line.rsplit_once(' ').map_or(("", line), |(device, weight)| (device, weight));
+    let weight = match weight.parse() {
+        Ok(0) | Err(_) => "default".to_owned(),
+        Ok(weight) => bfq_to_weight(weight).to_string(),
+    };
+    format!("{device} {weight}").trim_start().to_owned()
+}
+
 /// 10–1000 as 1–10000.
 fn bfq_to_weight(weight: u64) -> u64 {
     1 + weight.clamp(10, 1000).saturating_sub(10) * 9999 / 990
@@ -224,6 +235,10 @@ mod tests {
     #[test]
     fn the_ends_and_the_defaults_of_shares_meet() {
         assert_eq!((shares_to_weight(2), shares_to_weight(1024), shares_to_weight(262_144)), (1, 100, 10_000));
+        assert_eq!(
+            (&*io_weight("1000"), &*io_weight("8:0 10"), &*io_weight("8:0 0")),
+            ("10000", "8:0 1", "8:0 default")
+        );
         assert_eq!((bfq_to_weight(10), bfq_to_weight(1000)), (1, 10_000));
     }
 }

@@ -70,6 +70,7 @@ impl Containers {
 
     async fn try_create(self: &Arc<Self>, mut order: Order, progress: &mpsc::Sender<Bytes>) -> Result<Created> {
         let mut warnings = self.check(&mut order.spec)?;
+        self.check_storage_opts(&order.spec).await?;
         let id = names::id();
         let reservation = self.index.reserve(&order.name, &id)?;
         let job = Job::Create { name: reservation.name.clone() };
@@ -136,6 +137,18 @@ impl Containers {
         self.check_volumes_from(asked)?;
         Volumes::check(&asked.mounts).map_err(said)?;
         spec::check(asked).map_err(said)
+    }
+
+    /// No driver of this node's can limit a single root file system yet; Docker's can with a quota of the file system below.
+    async fn check_storage_opts(&self, asked: &ContainerSpec) -> Result<()> {
+        let mut names: Vec<_> = asked.storage_opts.keys().collect();
+        names.sort();
+        let Some(name) = names.first() else { return Ok(()) };
+        let driver = self.storage_driver().await?;
+        Err(Error::Invalid(format!(
+            "--storage-opt {name} is not supported for {driver}: on this node the size of one container's root file system \
+             is not limited; use a volume or a tmpfs with a size for what may grow"
+        )))
     }
 
     /// The low-level runtime binary of a handler; `None` for the shim's own.
