@@ -12,6 +12,7 @@ const FILES: &[&str] = &[
 /// an older record's missing fields do not break.
 const KEPT: &[&str] = &[
     "ContainerSpec",
+    "HealthCheck",
     "Ulimit",
     "Resources",
     "DeviceWeight",

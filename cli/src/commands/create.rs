@@ -39,7 +39,7 @@ pub(crate) const ENTRY: Entry = Entry {
 };
 
 async fn create(client: Client, given: Given) -> Result<u8, Error> {
-    let created = make(&client, &given, spec::build(&given)?).await?;
+    let created = Box::pin(make(&client, &given, spec::build(&given)?)).await?;
     line(&created.id)?;
     Ok(0)
 }

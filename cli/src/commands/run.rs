@@ -45,7 +45,7 @@ async fn run(client: Client, given: Given) -> Result<u8, Error> {
         if attached.is_some() {
             return Err(Error::Invalid("conflicting options: cannot specify both --attach and --detach".into()));
         }
-        let created = create::make(&client, &given, spec).await?;
+        let created = Box::pin(create::make(&client, &given, spec)).await?;
         let request = berth_proto::berth::runtime::v1::StartRequest { container: created.id.clone() };
         client.containers().await?.start(request).await?;
         line(&created.id)?;
@@ -56,7 +56,7 @@ async fn run(client: Client, given: Given) -> Result<u8, Error> {
     if tty && stdin && !raw::stdin_is_terminal() {
         return Err(Error::NotATerminal);
     }
-    let created = create::make(&client, &given, spec).await?;
+    let created = Box::pin(create::make(&client, &given, spec)).await?;
     let proxy = given.on_unless_denied("sig-proxy");
     Foreground { container: created.id, tty, stdin, stdout, stderr, keys, proxy, removed }.start(&client).await
 }

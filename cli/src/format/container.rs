@@ -69,7 +69,7 @@ pub(crate) fn row(container: &Container, now: Timestamp, truncate: bool) -> Row 
         ("RunningFor", text(units::ago(&container.created, now))),
         ("Status", text(status(&state, now))),
         ("State", text(status_word(state.status()).to_owned())),
-        ("HealthStatus", text("none".into())),
+        ("HealthStatus", text(health(&state).unwrap_or("none").to_owned())),
         ("Ports", text(ports)),
         ("Names", text(container.name.trim_start_matches('/').to_owned())),
         ("Size", text(size(container))),
@@ -124,9 +124,14 @@ fn quoted(text: &str) -> String {
 /// "Up 3 minutes (Paused)"
 fn status(state: &State, now: Timestamp) -> String {
     let up = || format!("Up {}", units::since(&state.started_at, now));
+    let well = match health(state) {
+        None => String::new(),
+        Some("starting") => " (health: starting)".into(),
+        Some(status) => format!(" ({status})"),
+    };
     let ended = |word: &str| format!("{word} ({}) {}", state.exit_code, units::ago(&state.finished_at, now));
     match state.status() {
-        Status::Running => up(),
+        Status::Running => up() + &well,
         Status::Paused => up() + " (Paused)",
         Status::Exited => ended("Exited"),
         Status::Restarting => ended("Restarting"),
@@ -134,6 +139,10 @@ fn status(state: &State, now: Timestamp) -> String {
         Status::Dead => "Dead".into(),
         Status::Created | Status::Unspecified => "Created".into(),
     }
+}
+
+fn health(state: &State) -> Option<&str> {
+    state.health.as_ref().map(|health| health.status.as_str())
 }
 
 /// A state in the word that filters and inspect use.
@@ -151,6 +160,8 @@ pub(crate) fn status_word(status: Status) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use berth_proto::berth::runtime::v1::Health;
+
     use super::*;
 
     #[test]
@@ -167,6 +178,15 @@ mod tests {
             (Status::Removing, "Removal In Progress"),
         ] {
             state.set_status(status_now);
+            assert_eq!(status(&state, now), text);
+        }
+        state.set_status(Status::Running);
+        for (word, text) in [
+            ("starting", "Up 3 minutes (health: starting)"),
+            ("healthy", "Up 3 minutes (healthy)"),
+            ("unhealthy", "Up 3 minutes (unhealthy)"),
+        ] {
+            state.health = Some(Health { status: word.into(), ..Health::default() });
             assert_eq!(status(&state, now), text);
         }
     }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use berth_proto::berth::runtime::v1::{
-    Container, ContainerSpec, DeviceRate, NetworkEndpoint, PortMapping, Resources, State, mount::Type, state::Status,
+    Container, ContainerSpec, DeviceRate, Health, HealthCheck, NetworkEndpoint, PortMapping, Resources, State,
+    mount::Type, state::Status,
 };
 
 use super::{
@@ -68,7 +69,35 @@ fn state(state: &State) -> Json {
         "Error": state.error.as_str(),
         "StartedAt": time(&state.started_at),
         "FinishedAt": time(&state.finished_at),
-        "Health": Json::NULL.omitted_if(true),
+        "Health": state.health.as_ref().map_or(Json::NULL, health).omitted_if(state.health.is_none()),
+    }
+}
+
+fn health(health: &Health) -> Json {
+    let results = health.log.iter().map(|result| {
+        object! {
+            "Start": result.start.as_str(),
+            "End": result.end.as_str(),
+            "ExitCode": result.exit_code,
+            "Output": result.output.as_str(),
+        }
+    });
+    object! {
+        "Status": health.status.as_str(),
+        "FailingStreak": health.failing_streak,
+        "Log": Json::List(results.collect()),
+    }
+}
+
+/// Docker leaves out what is 0.
+fn health_check(check: &HealthCheck) -> Json {
+    object! {
+        "Test": Json::from(check.test.clone()).omitted_if(check.test.is_empty()),
+        "Interval": Json::from(check.interval).omitted_if(check.interval == 0),
+        "Timeout": Json::from(check.timeout).omitted_if(check.timeout == 0),
+        "StartPeriod": Json::from(check.start_period).omitted_if(check.start_period == 0),
+        "StartInterval": Json::from(check.start_interval).omitted_if(check.start_interval == 0),
+        "Retries": Json::from(check.retries).omitted_if(check.retries == 0),
     }
 }
 
@@ -235,7 +264,7 @@ fn config(container: &Container, spec: &ContainerSpec) -> Json {
         "StdinOnce": spec.stdin_once,
         "Env": spec.env.clone(),
         "Cmd": Json::list_or_null(spec.command.clone()),
-        "Healthcheck": Json::NULL.omitted_if(true),
+        "Healthcheck": spec.health_check.as_ref().map_or(Json::NULL, health_check).omitted_if(spec.health_check.is_none()),
         "Image": container.image.as_str(),
         "Volumes": if volumes.is_empty() { Json::NULL } else { Json::map(volumes) },
         "WorkingDir": spec.working_dir.as_str(),

@@ -5,7 +5,7 @@ use std::{collections::HashMap, fs};
 use berth_proto::berth::runtime::v1::{ContainerSpec, LogConfig};
 
 use super::{
-    env,
+    env, health,
     limits::{self, number},
     mount, network, port, rates, unsupported,
 };
@@ -74,6 +74,7 @@ pub(crate) fn build(given: &Given) -> Result<ContainerSpec, Error> {
         init: given.on("init"),
         annotations: loose_pairs(given, "annotation"),
         device_cgroup_rules: each(given, "device-cgroup-rule", rates::rule)?,
+        health_check: health::check(given)?,
         storage_opts: pairs(given, "storage-opt")?,
         exposed_ports: exposed(given)?.into_iter().map(|(port, protocol)| format!("{port}/{protocol}")).collect(),
     };
@@ -276,7 +277,10 @@ mod tests {
     fn what_cannot_be_meant_or_passed_on_is_said() {
         for (words, why) in [
             (&["-m", "x", "i"][..], "invalid size: 'x'"),
-            (&["--health-cmd", "true", "i"], "--health-cmd is not supported"),
+            (&["--health-cmd", "true", "--no-healthcheck", "i"], "--no-healthcheck conflicts with --health-* options"),
+            (&["--health-interval", "-1s", "i"], "--health-interval cannot be negative"),
+            (&["--health-timeout", "5", "i"], "for \"--health-timeout\" flag: time: invalid duration \"5\""),
+            (&["--health-retries", "-1", "i"], "--health-retries cannot be negative"),
             (&["--annotation", "a=b", "--storage-opt", "size", "i"], "NAME=value"),
             (&["--restart", "never", "i"], "invalid restart policy"),
             (&["--restart", "always", "--rm", "i"], "conflicting options"),

@@ -4,6 +4,7 @@
 mod build;
 mod env;
 mod flags;
+mod health;
 mod instant;
 mod limits;
 mod mount;

@@ -25,7 +25,6 @@ use Fate::{Idle, Ours, Passed, Refused};
 
 const WINDOWS: Fate = Refused("exists on Windows only");
 const ADDRESS: Fate = Refused("addresses are chosen by the node");
-const HEALTH: Fate = Refused("does not run health checks");
 
 #[rustfmt::skip]
 const FLAGS: [(&str, &str, Fate); 104] = [
@@ -68,12 +67,12 @@ const FLAGS: [(&str, &str, Fate); 104] = [
     ("expose", "80", Passed),
     ("gpus", "all", Refused("CDI")),
     ("group-add", "7", Passed),
-    ("health-cmd", "true", HEALTH),
-    ("health-interval", "1s", HEALTH),
-    ("health-retries", "1", HEALTH),
-    ("health-start-interval", "1s", HEALTH),
-    ("health-start-period", "1s", HEALTH),
-    ("health-timeout", "1s", HEALTH),
+    ("health-cmd", "true", Passed),
+    ("health-interval", "1s", Passed),
+    ("health-retries", "1", Passed),
+    ("health-start-interval", "1s", Passed),
+    ("health-start-period", "1s", Passed),
+    ("health-timeout", "1s", Passed),
     ("help", "", Ours),
     ("hostname", "h", Passed),
     ("init", "true", Passed),
@@ -100,7 +99,7 @@ const FLAGS: [(&str, &str, Fate); 104] = [
     ("name", "n", Ours),
     ("network", "host", Passed),
     ("network-alias", "a", Refused("--add-host")),
-    ("no-healthcheck", "true", Idle),
+    ("no-healthcheck", "true", Passed),
     ("oom-kill-disable", "true", Passed),
     ("oom-score-adj", "5", Passed),
     ("pid", "host", Passed),

@@ -5,7 +5,6 @@ use std::io::{self, Write as _};
 use crate::{args::Given, outcome::Error};
 
 const WINDOWS: &str = "it exists on Windows only; leave it out";
-const HEALTH: &str = "this version does not run health checks; leave it out and check from outside";
 const ADDRESS: &str = "addresses are chosen by the node in this version; leave it out";
 
 /// Flags that are always refused.
@@ -13,12 +12,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("cpu-count", WINDOWS),
     ("cpu-percent", WINDOWS),
     ("gpus", "this version does not read CDI files, which say what belongs to a GPU; name its devices with --device"),
-    ("health-cmd", HEALTH),
-    ("health-interval", HEALTH),
-    ("health-retries", HEALTH),
-    ("health-start-interval", HEALTH),
-    ("health-start-period", HEALTH),
-    ("health-timeout", HEALTH),
     ("io-maxbandwidth", WINDOWS),
     ("io-maxiops", WINDOWS),
     ("ip", ADDRESS),

@@ -20,6 +20,9 @@ use crate::{
     streams::{self, Session},
 };
 
+/// Exit code of what KILL hit.
+const KILLED: i32 = 137;
+
 /// A process that was started.
 #[derive(Debug)]
 pub(crate) struct Exec {
@@ -36,6 +39,15 @@ pub(crate) struct Exec {
 impl Containers {
     /// Starts a process; its streams come with it, unless it is detached.
     pub(crate) async fn exec(self: &Arc<Self>, start: ExecStart) -> Result<(Exec, Option<Session>)> {
+        self.exec_as(names::id(), start).await
+    }
+
+    /// Starts a process under this id.
+    pub(crate) async fn exec_as(
+        self: &Arc<Self>,
+        exec_id: String,
+        start: ExecStart,
+    ) -> Result<(Exec, Option<Session>)> {
         let container = self.find(&start.container)?;
         let live = container.now();
         let (record, id) = (live.record, &container.id);
@@ -50,7 +62,6 @@ impl Containers {
             _ => return Err(Error::State(format!("container {id} is not running"))),
         };
         let bundle = self.bundle(id);
-        let exec_id = names::id();
         let streams = match (start.detach, start.stdin, start.tty) {
             (true, ..) => ["", "", ""],
             (false, true, true) => [ATTACHED, ATTACHED, ""],
@@ -98,14 +109,36 @@ impl Containers {
 impl Exec {
     /// Answers with its exit code when it has ended, and cleans up after it.
     pub(crate) async fn end(self) -> Result<i32> {
-        let ended = self.task.wait(&self.id).await;
+        match self.ended().await {
+            Ok(code) => {
+                self.forget(code).await;
+                Ok(code)
+            }
+            Err(error) => {
+                self.container.exec_ends(&self.id);
+                Err(error)
+            }
+        }
+    }
+
+    /// Answers with its exit code when it has ended.
+    pub(crate) async fn ended(&self) -> Result<i32> {
+        Ok(self.task.wait(&self.id).await?.code)
+    }
+
+    /// Ends it by force, and cleans up after it.
+    pub(crate) async fn kill(self) {
+        self.task.end_exec(&self.id).await;
+        self.forget(KILLED).await;
+    }
+
+    /// Cleans up after it, once it has ended.
+    pub(crate) async fn forget(self, code: i32) {
         self.container.exec_ends(&self.id);
-        let code = ended?.code;
         let told = [("execID", self.id.clone()), ("exitCode", code.to_string())];
         self.containers.event("exec_die", &self.record, &told);
         if let Err(failure) = self.task.delete(&self.id).await {
             tracing::debug!(id = self.container.id, exec = self.id, %failure, "an exec cannot be cleaned up after");
         }
-        Ok(code)
     }
 }

@@ -119,8 +119,8 @@ fn holds(record: &Record, key: &str, value: &Value) -> bool {
                 named == text || record.networks.iter().any(|endpoint| on(&endpoint))
             }
             "volume" => record.mounts.iter().any(|m| [&m.name, &m.source, &m.destination].contains(&text)),
-            // No container has a health check, and none is a swarm's task.
-            "health" => text == "none",
+            "health" => record.state.health.as_ref().map_or("none", |health| health.condition.name()) == text,
+            // None is a swarm's task.
             _ => matches!(text.as_str(), "false" | "0"),
         },
     }
@@ -178,6 +178,7 @@ mod tests {
         };
         record.state.status = Status::Exited;
         record.state.exit_code = 3;
+        record.state.health = Some(crate::container::Health::default());
         record.spec.labels = [("tier".to_owned(), "front".to_owned()), ("zone".to_owned(), "a".to_owned())].into();
         record
     }
@@ -210,7 +211,7 @@ mod tests {
             ("publish=8080", "publish=8081"),
             ("publish=80/tcp", "publish=80/udp"),
             ("expose=70-90", "expose=443"),
-            ("health=none", "health=healthy"),
+            ("health=starting", "health=none"),
             ("is-task=false", "is-task=true"),
         ] {
             assert!(admits(&[yes]), "{yes}");

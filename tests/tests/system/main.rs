@@ -22,6 +22,7 @@ mod crash;
 mod databases;
 mod exec;
 mod flags;
+mod health;
 mod images;
 mod lifecycle;
 mod limits;

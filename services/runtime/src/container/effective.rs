@@ -19,6 +19,21 @@ pub(super) fn config(record: &Record, image: &[u8]) -> Map<String, Value> {
         }
     }
     let spec = &record.spec;
+    if let Some(check) = spec.health_check.as_ref().filter(|check| !check.test.is_empty()) {
+        let mut health = Map::from_iter([("Test".to_owned(), json!(check.test))]);
+        for (key, number) in [
+            ("Interval", check.interval),
+            ("Timeout", check.timeout),
+            ("StartPeriod", check.start_period),
+            ("StartInterval", check.start_interval),
+            ("Retries", i64::from(check.retries)),
+        ] {
+            if number != 0 {
+                health.insert(key.into(), number.into());
+            }
+        }
+        config.insert("Healthcheck".into(), health.into());
+    }
     // A name alone takes the image's away.
     let env: Vec<&String> = spec.env.iter().filter(|variable| variable.contains('=')).collect();
     for (key, list) in [("Env", json!(env)), ("Entrypoint", json!(spec.entrypoint)), ("Cmd", json!(spec.command))] {

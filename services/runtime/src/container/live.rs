@@ -72,6 +72,7 @@ pub(crate) struct Container {
     writing: tokio::sync::Mutex<()>,
     early: Mutex<Vec<Early>>,
     execs: Mutex<BTreeSet<String>>,
+    bundle: Mutex<()>,
     /// Clients whose streams are open; the shim stays until the last has seen the end.
     attached: watch::Sender<usize>,
 }
@@ -98,6 +99,7 @@ impl Container {
             writing: tokio::sync::Mutex::default(),
             early: Mutex::default(),
             execs: Mutex::default(),
+            bundle: Mutex::default(),
             attached: watch::Sender::new(0),
         })
     }
@@ -237,6 +239,12 @@ impl Container {
     pub(crate) async fn detached(&self) {
         let mut receiver = self.attached.subscribe();
         let _ = receiver.wait_for(|count| *count == 0).await;
+    }
+
+    /// As long as this is held, the bundle of a container that runs is not taken away; whoever writes into it looks first
+    /// whether it still runs, and whoever takes it away waits here after saying that it does not. Blocks.
+    pub(crate) fn bundle_stays(&self) -> MutexGuard<'_, ()> {
+        self.bundle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn execs(&self) -> MutexGuard<'_, BTreeSet<String>> {

@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use berth_proto::berth::runtime::v1::{ContainerSpec, MountPoint, NetworkEndpoint, PortMapping};
 use serde::{Deserialize, Serialize};
 
+use super::health::{Health, Plan};
+
 /// A container, as it is filed under its id.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -48,6 +50,8 @@ pub(crate) struct State {
     pub(crate) error: String,
     pub(crate) started: Option<Time>,
     pub(crate) finished: Option<Time>,
+    /// Where it has a health check, from its first start on.
+    pub(crate) health: Option<Health>,
 }
 
 /// A container's status.
@@ -125,6 +129,12 @@ impl Time {
 }
 
 impl Record {
+    /// What is known of its health as a run begins; nothing, where nobody looks.
+    pub(crate) fn health_at_start(&self) -> Option<Health> {
+        let check = self.spec.health_check.as_ref()?;
+        Plan::of(check).map(|_| Health::begin(self.state.health.as_ref()))
+    }
+
     /// As people see it.
     pub(crate) fn short_id(&self) -> &str {
         self.id.get(..12).unwrap_or(&self.id)
@@ -132,6 +142,10 @@ impl Record {
 
     /// It ended, or its process is gone: nothing of a run is true any more.
     pub(crate) fn end(&mut self, code: i32, oom_killed: bool, at: Time) {
+        let mut health = self.state.health.take();
+        if let Some(health) = &mut health {
+            health.end();
+        }
         self.state = State {
             status: Status::Exited,
             pid: 0,
@@ -140,6 +154,7 @@ impl Record {
             error: String::new(),
             started: self.state.started,
             finished: Some(at),
+            health,
         };
         self.networks.clear();
         self.ports.clear();

@@ -106,7 +106,13 @@ impl Containers {
         let attachment = self.bundle(&container.id).attachment();
         let status = if state == TaskState::Paused { Status::Paused } else { Status::Running };
         let known = container.record();
-        let change = |record: &mut Record| runs(record, status, pid, &attachment);
+        let health = self.known_health(&container.id);
+        let change = |record: &mut Record| {
+            runs(record, status, pid, &attachment);
+            if health.is_some() {
+                record.state.health = health;
+            }
+        };
         let store = (known.state.status != status || known.state.pid != pid).then_some(&self.store);
         let also = |live: &mut Live| (live.task, live.cleaning) = (Some(Arc::clone(task)), false);
         if let Err(error) = container.note(store, change, also).await {
@@ -296,6 +302,7 @@ fn runs(record: &mut Record, status: Status, pid: u32, attachment: &Attachment) 
         if record.state.status != Status::Restarting {
             record.restart = Restart::default();
         }
+        record.state.health = record.health_at_start();
         record.state.started = Some(Time::now());
         record.state.exit_code = 0;
         record.state.oom_killed = false;

@@ -29,7 +29,10 @@ pub(crate) fn why(record: &Record, busy: bool, now: Time) -> Why {
             format!("runs{started}, and another command is at work on it: a stop waits for the program to end"),
             format!("`berth kill {name}` ends it at once"),
         ),
-        Status::Running => told(format!("runs{started} as process {}", record.state.pid), String::new()),
+        Status::Running => {
+            let (ails, hint) = ails(record);
+            told(format!("runs{started} as process {}{ails}", record.state.pid), hint)
+        }
         Status::Paused => told(
             "is paused: its processes are frozen and get no CPU time".into(),
             format!("`berth unpause {name}` lets them go on"),
@@ -63,6 +66,22 @@ pub(crate) fn why(record: &Record, busy: bool, now: Time) -> Why {
             told(format!("{}{ago}{}{}", ending(record), because(record), stays(record)), next_step(record))
         }
     }
+}
+
+/// What its health check says, where that is not good.
+fn ails(record: &Record) -> (String, String) {
+    let Some(health) = record.state.health.as_ref().filter(|health| health.streak > 0) else {
+        return (String::new(), String::new());
+    };
+    let times = if health.streak == 1 { "once".into() } else { format!("{} times in a row", health.streak) };
+    let last = health.log.last();
+    let said = last.map(|checked| checked.output.trim()).filter(|said| !said.is_empty());
+    // The end of what it says is where the reason is; the rest is in `inspect`.
+    let said = said.and_then(|said| said.lines().last()).map(|line| format!(": {line}")).unwrap_or_default();
+    let code = last.map_or(0, |checked| checked.exit_code);
+    let how = if code == -1 { String::new() } else { format!(" with exit code {code}") };
+    let sentence = format!("; it is {}: its health check failed {times}{how}{said}", health.condition.name());
+    (sentence, format!("`berth inspect --format '{{{{json .State.Health}}}}' {}` shows the last checks", record.name))
 }
 
 /// A start that failed leaves an error; one that a reboot ended leaves one too, and an exit code of a signal.

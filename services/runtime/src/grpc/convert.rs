@@ -1,11 +1,12 @@
 //! A container as it is told.
 
 use berth_proto::berth::runtime::v1::{
-    Container as Wire, Event as WireEvent, State as WireState, state::Status as WireStatus,
+    Container as Wire, Event as WireEvent, Health as WireHealth, HealthResult, State as WireState,
+    state::Status as WireStatus,
 };
 
 use crate::{
-    container::{Container, Containers, Record, State, Status},
+    container::{Checked, Container, Containers, Health, Record, State, Status},
     events::Event,
 };
 
@@ -69,6 +70,21 @@ fn to_state(state: State) -> WireState {
         error: state.error,
         started_at: state.started.map(|time| time.rfc3339()).unwrap_or_default(),
         finished_at: state.finished.map(|time| time.rfc3339()).unwrap_or_default(),
+        health: state.health.map(to_health),
+    }
+}
+
+fn to_health(health: Health) -> WireHealth {
+    let result = |checked: Checked| HealthResult {
+        start: checked.start.rfc3339(),
+        end: checked.end.rfc3339(),
+        exit_code: checked.exit_code,
+        output: checked.output,
+    };
+    WireHealth {
+        status: health.condition.name().into(),
+        failing_streak: health.streak,
+        log: health.log.into_iter().map(result).collect(),
     }
 }
 

@@ -20,6 +20,8 @@ const SERVICE: &str = "containerd.task.v2.Task";
 const DEADLINE: Duration = Duration::from_secs(20);
 /// Mounting, hooks, a low-level runtime that is a process of its own.
 const CREATE_DEADLINE: Duration = Duration::from_secs(120);
+/// An exec that was sent KILL is waited for this long.
+const EXEC_END: Duration = Duration::from_secs(5);
 /// Type URL of an OCI process, as containerd writes it.
 const PROCESS: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
 /// Type URL of OCI limits.
@@ -132,6 +134,23 @@ impl Task {
     pub(crate) async fn kill(&self, signal: u32) -> Result<(), Failure> {
         let request = api::KillRequest { id: self.id.clone(), signal, ..Default::default() };
         self.tell("Kill", &request).await
+    }
+
+    /// Whether the shim has an exec of this name.
+    pub(crate) async fn is_executing(&self, exec_id: &str) -> bool {
+        let request = api::StateRequest { id: self.id.clone(), exec_id: exec_id.into(), ..Default::default() };
+        let answer: Result<api::StateResponse, _> = self.ask("State", &request).await;
+        answer.is_ok()
+    }
+
+    /// Ends an exec by force, and cleans up after it. Best effort: one that is gone already is gone.
+    pub(crate) async fn end_exec(&self, exec_id: &str) {
+        let signal = libc::SIGKILL as u32;
+        let request = api::KillRequest { id: self.id.clone(), exec_id: exec_id.into(), signal, ..Default::default() };
+        let _ = self.tell("Kill", &request).await;
+        // In an uninterruptible sleep, or a frozen cgroup, it may take as long as it likes.
+        let _ = tokio::time::timeout(EXEC_END, self.wait(exec_id)).await;
+        let _ = self.delete(exec_id).await;
     }
 
     pub(crate) async fn pause(&self) -> Result<(), Failure> {

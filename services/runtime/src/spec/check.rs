@@ -6,7 +6,7 @@ use berth_proto::berth::runtime::v1::ContainerSpec;
 use oci_spec::runtime::Capability;
 
 use super::{
-    Error, capabilities, complete, devices, host::Host, log, mounts, namespaces, resources, rlimits, seccomp,
+    Error, capabilities, complete, devices, health, host::Host, log, mounts, namespaces, resources, rlimits, seccomp,
     security::Security, sysctls,
 };
 
@@ -57,6 +57,7 @@ fn check_on(spec: &ContainerSpec, host: &Host) -> Result<Vec<String>, Error> {
     annotations(spec)?;
     log::log(spec.log.as_ref(), Path::new("/"))?;
     groups(spec)?;
+    health::check(spec)?;
     Ok(warnings)
 }
 

@@ -180,6 +180,7 @@ impl Containers {
         let config = ImageConfiguration::from_reader(&image.config[..])
             .map_err(|e| Error::Invalid(format!("the configuration of image {} cannot be used: {e}", record.image)))?;
         let completed = spec::complete(&mut record.spec, &config).map_err(said)?;
+        spec::complete_health(&mut record.spec, &image.config);
         record.args = completed.args;
         record.exposed_ports = completed.exposed_ports;
         warnings.extend(completed.warnings);

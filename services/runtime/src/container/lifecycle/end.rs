@@ -27,6 +27,7 @@ const KILLED: u32 = 137;
 impl Containers {
     /// Watches a task until it ends.
     pub(crate) fn watch(self: &Arc<Self>, container: &Arc<Container>, task: &Arc<Task>) {
+        self.watch_health(container, task);
         let (containers, container, task) = (Arc::clone(self), Arc::clone(container), Arc::clone(task));
         tokio::spawn(async move {
             let outcome = task.wait("").await;
@@ -88,6 +89,15 @@ impl Containers {
                 if !task.shutdown().await {
                     self.clear_run(&container.id, None).await;
                 }
+            }
+            if container.record().spec.health_check.is_some() {
+                let writers = Arc::clone(container);
+                let waited = blocking("waiting for the last word on its health", move || {
+                    drop(writers.bundle_stays());
+                    Ok(())
+                });
+                // A thread that panicked writes no more either.
+                let _ = waited.await;
             }
             self.remove_bundle(&container.id).await;
             container.publish(|live| (live.task, live.cleaning) = (None, false));

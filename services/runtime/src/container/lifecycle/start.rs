@@ -136,6 +136,7 @@ impl Containers {
                 pid,
                 started: Some(Time::now()),
                 finished: record.state.finished,
+                health: record.health_at_start(),
                 ..State::default()
             };
             record.networks = attachment.networks;
