@@ -240,6 +240,7 @@ pub(crate) mod tests {
             manifest_media_type: String::new(),
             index: None,
             layers: Vec::new(),
+            packed: Default::default(),
             diff_ids: Vec::new(),
             size: 0,
             last_tagged: 0,

@@ -18,7 +18,7 @@ use crate::{
     error::Error,
     held::Hold,
     images::{Images, blocking},
-    making,
+    making::{self, Packed},
     manifest::{self, Document},
     store::{All, Record},
 };
@@ -34,10 +34,20 @@ pub(crate) async fn save(images: &Arc<Images>, texts: &[String], out: mpsc::Send
     if texts.is_empty() {
         return Err(Error::Request("no image is named"));
     }
-    let (images, texts) = (Arc::clone(images), texts.to_vec());
+    let (choosing, texts) = (Arc::clone(images), texts.to_vec());
+    let (chosen, _hold) = blocking(move || choose_held(&choosing, &texts)).await?;
+    let mut packed = BTreeMap::new();
+    for (record, _) in chosen.values().filter(|(record, _)| !record.packed.is_empty()) {
+        let _stack = images.hold_stack(&record.diff_ids).await;
+        for layer in record.packed.keys() {
+            if !packed.contains_key(layer) {
+                packed.insert(layer.clone(), Packed::of(images, layer).await?);
+            }
+        }
+    }
+    let images = Arc::clone(images);
     blocking(move || {
-        let (chosen, _hold) = choose_held(&images, &texts)?;
-        let archive = Archive::of(&images, &chosen)?;
+        let archive = Archive::of(&images, &chosen, &packed)?;
         archive.write(Pieces { out, piece: Vec::with_capacity(PIECE) })
     })
     .await
@@ -102,7 +112,7 @@ fn name(digest: &Digest) -> String {
 }
 
 impl Archive {
-    fn of(images: &Images, chosen: &Chosen) -> Result<Self, Error> {
+    fn of(images: &Images, chosen: &Chosen, packed: &BTreeMap<Digest, Packed>) -> Result<Self, Error> {
         let blobs = &images.store.blobs;
         let mut files = BTreeMap::new();
         let (mut entries, mut descriptors): (Vec<Value>, Vec<Value>) = (Vec::new(), Vec::new());
@@ -112,7 +122,10 @@ impl Archive {
             let (media_type, document) = own_manifest(images, record, config.len() as u64)?;
             let digest = Digest::sha256(&document);
             for layer in &record.layers {
-                let path = blobs.find(layer).unwrap_or_else(|| blobs.path(layer));
+                let path = match packed.get(layer) {
+                    Some(packed) => packed.path().to_owned(),
+                    None => blobs.find(layer).unwrap_or_else(|| blobs.path(layer)),
+                };
                 files.insert(name(layer), Content::Blob(path));
             }
             files.insert(name(&record.id), Content::Document(config));
@@ -205,7 +218,7 @@ fn own_manifest(images: &Images, record: &Record, config_size: u64) -> Result<(S
     {
         return Ok((record.manifest_media_type.clone(), bytes));
     }
-    let made = making::manifest(blobs, &record.id, config_size, &record.layers)?;
+    let made = making::manifest(blobs, &record.id, config_size, &record.layers, &record.packed)?;
     Ok((manifest::OCI_MANIFEST.into(), made))
 }
 

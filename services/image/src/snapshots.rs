@@ -5,14 +5,15 @@ use std::{collections::HashMap, path::Path, pin::pin, time::Duration};
 use berth_core::{Digest, Failure, connect::Channel};
 use berth_proto::{
     berth::snapshotter::v1::{
-        ApplyFinish, ApplyRequest, ApplyStart, ComposeRequest, DiskUsageRequest, ExtractRequest, ExtractResponse,
-        ForgetRequest, StatRequest, apply_request::Message, apply_response, extract_response,
-        layers_client::LayersClient,
+        ApplyFinish, ApplyRequest, ApplyStart, ComposeRequest, DiskUsageRequest, ForgetRequest, PackRequest,
+        PackResponse, StatRequest, TakeDone, TakeRequest, TakeResponse, apply_request::Message, apply_response,
+        layers_client::LayersClient, take_response,
     },
     containerd::services::snapshots::v1::{
         ListSnapshotsRequest, RemoveSnapshotRequest, snapshots_client::SnapshotsClient,
     },
 };
+use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
 use tokio::sync::watch;
 use tonic::{Code, Request, Status, Streaming};
@@ -113,10 +114,16 @@ impl Snapshots {
         }
     }
 
-    /// What a container has written, as a layer, laid down on its way. `leave_out` are paths where something is mounted.
-    pub(crate) async fn extract(&self, key: &str, leave_out: Vec<String>) -> Result<Extracting, Error> {
-        let request = ExtractRequest { key: key.into(), lay_down: true, leave_out };
-        self.layers.clone().extract(request).await.map(|answers| Extracting(answers.into_inner())).map_err(failed)
+    /// What a container has written becomes a layer. `leave_out` are paths where something is mounted.
+    pub(crate) async fn take(&self, key: &str, leave_out: Vec<String>) -> Result<Taking, Error> {
+        let request = TakeRequest { key: key.into(), leave_out };
+        self.layers.clone().take(request).await.map(|answers| Taking(answers.into_inner())).map_err(failed)
+    }
+
+    /// The tar of a layer that was taken.
+    pub(crate) async fn pack(&self, layer: &Digest) -> Result<Packing, Error> {
+        let request = PackRequest { diff_id: layer.to_string() };
+        self.layers.clone().pack(request).await.map(|answers| Packing(answers.into_inner())).map_err(failed)
     }
 
     /// Bytes of the files of each layer.
@@ -173,24 +180,49 @@ impl Snapshots {
     }
 }
 
-/// A layer that is being read.
-pub(crate) struct Extracting(Streaming<ExtractResponse>);
+/// A layer that is being made of what a container has written.
+pub(crate) struct Taking(Streaming<TakeResponse>);
 
-impl Extracting {
-    /// More of it; at the end, what it was.
-    pub(crate) async fn next(&mut self) -> Result<extract_response::Message, Error> {
-        match tokio::time::timeout(LONG, self.0.message()).await {
-            Ok(Ok(Some(ExtractResponse { message: Some(message) }))) => Ok(message),
-            Ok(Ok(_)) => Err(failed(Status::unavailable("it ended while a layer was read; try again"))),
-            Ok(Err(status)) => Err(failed(status)),
-            Err(_) => {
-                let minutes = LONG.as_secs() / 60;
-                Err(failed(Status::deadline_exceeded(format!(
-                    "nothing more of a layer was read for {minutes} minutes"
-                ))))
+impl Taking {
+    /// Waits until the container may go on.
+    pub(crate) async fn read(&mut self) -> Result<(), Error> {
+        match self.next().await? {
+            take_response::Message::Read(_) => Ok(()),
+            take_response::Message::Done(_) => Err(failed(Status::internal("a layer was made before it was read"))),
+        }
+    }
+
+    /// Waits until the layer is there.
+    pub(crate) async fn done(mut self) -> Result<TakeDone, Error> {
+        loop {
+            if let take_response::Message::Done(done) = self.next().await? {
+                return Ok(done);
             }
         }
     }
+
+    async fn next(&mut self) -> Result<take_response::Message, Error> {
+        let message = in_time(UNPACKING, self.0.message()).await?.and_then(|answer| answer.message);
+        message.ok_or_else(|| failed(Status::unavailable("it ended while a layer was read; try again")))
+    }
+}
+
+/// A tar that is being read.
+pub(crate) struct Packing(Streaming<PackResponse>);
+
+impl Packing {
+    /// More of it; `None` at the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        Ok(in_time(LONG, self.0.message()).await?.map(|answer| answer.data))
+    }
+}
+
+async fn in_time<T>(longest: Duration, answer: impl Future<Output = Result<T, Status>>) -> Result<T, Error> {
+    let late = |_| {
+        let minutes = longest.as_secs() / 60;
+        Status::deadline_exceeded(format!("nothing more of a layer was read for {minutes} minutes"))
+    };
+    tokio::time::timeout(longest, answer).await.map_err(late).flatten().map_err(failed)
 }
 
 /// What is said about a blob's arrival: only the newest state, however often it changed meanwhile. It ends unfinished where

@@ -180,6 +180,7 @@ fn found(
         manifest_media_type: media_type.into(),
         index,
         layers: layers.iter().map(|layer| layer.digest.clone()).collect(),
+        packed: Default::default(),
         diff_ids,
         size: 0,
         last_tagged: 0,

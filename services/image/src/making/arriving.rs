@@ -1,10 +1,9 @@
-//! A layer's tar while it arrives: a file that goes unless it becomes content. It is hashed as it is written; or, where
-//! its digest is told at the end, afterwards, so that whoever waits for its bytes to be read waits for nothing else.
+//! A layer's tar while it arrives: a file that goes unless it becomes content. It is hashed as it is written.
 
 use std::{
     fs::{self, File},
     io::{self, Read, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use berth_core::{
@@ -21,31 +20,19 @@ const BUFFER: usize = 256 << 10;
 pub(super) struct Arriving {
     path: Left,
     file: File,
-    hasher: Option<Hasher>,
+    hasher: Hasher,
     size: u64,
 }
 
 impl Arriving {
-    /// One that is hashed as it is written.
-    pub(super) fn hashed(blobs: &Blobs) -> Result<Self, Error> {
-        Self::new(blobs, Some(Algorithm::Sha256.hasher()))
-    }
-
-    /// One whose digest will be told.
-    pub(super) fn told(blobs: &Blobs) -> Result<Self, Error> {
-        Self::new(blobs, None)
-    }
-
-    fn new(blobs: &Blobs, hasher: Option<Hasher>) -> Result<Self, Error> {
+    pub(super) fn new(blobs: &Blobs) -> Result<Self, Error> {
         let path = blobs.fresh("made");
         let file = File::create_new(&path).map_err(Error::io("cannot make", &path))?;
-        Ok(Self { path: Left(path), file, hasher, size: 0 })
+        Ok(Self { path: Left(path), file, hasher: Algorithm::Sha256.hasher(), size: 0 })
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(bytes);
-        }
+        self.hasher.update(bytes);
         self.size += bytes.len() as u64;
         self.file.write_all(bytes).map_err(Error::io("cannot write", &self.path.0))
     }
@@ -63,15 +50,9 @@ impl Arriving {
         }
     }
 
-    /// Nothing more comes. One that was told of is not known to be right yet.
-    pub(super) fn whole_as(self, digest: Digest) -> Whole {
-        Whole { digest, size: self.size, path: self.path }
-    }
-
     /// Nothing more comes.
-    pub(super) fn whole(mut self) -> Result<Whole, Error> {
-        let hasher = self.hasher.take().ok_or(Error::Panicked { what: "hashing a layer" })?;
-        Ok(self.whole_as(hasher.finish()))
+    pub(super) fn whole(self) -> Whole {
+        Whole { digest: self.hasher.finish(), size: self.size, path: self.path }
     }
 }
 
@@ -83,23 +64,9 @@ pub(super) struct Whole {
 }
 
 impl Whole {
-    /// Reads it again: it has the digest that was told.
-    pub(super) fn verified(self) -> Result<Self, Error> {
-        let failed = || Error::io("cannot read", &self.path.0);
-        let mut file = File::open(&self.path.0).map_err(failed())?;
-        let (mut hasher, mut buffer) = (self.digest.algorithm().hasher(), vec![0; BUFFER]);
-        loop {
-            match file.read(&mut buffer).map_err(failed())? {
-                0 => break,
-                size => hasher.update(&buffer[..size]),
-            }
-        }
-        let is = hasher.finish();
-        if is != self.digest {
-            let (wanted, is) = (self.digest.to_string(), is.to_string());
-            return Err(Error::WrongDigest { what: "the layer that the snapshotter sent".into(), wanted, is });
-        }
-        Ok(self)
+    /// Where it can be read while this lives.
+    pub(super) fn path(&self) -> &Path {
+        &self.path.0
     }
 
     /// It becomes content.
@@ -122,21 +89,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_told_wrong_does_not_become_content() {
+    fn what_does_not_become_content_goes() {
         let directory = tempfile::tempdir().unwrap();
         let blobs = Blobs::open(directory.path()).unwrap();
-        let (right, wrong) = (Digest::sha256(b"tar"), Digest::sha256(b"other"));
         let arrived = || {
-            let mut file = Arriving::told(&blobs).unwrap();
-            file.write(b"tar").unwrap();
-            file
+            let mut file = Arriving::new(&blobs).unwrap();
+            file.fill(&b"tar"[..], |error| Error::Made(error.to_string())).unwrap();
+            file.whole()
         };
-        assert!(matches!(arrived().whole_as(wrong).verified(), Err(Error::WrongDigest { .. })));
+        drop(arrived());
         assert_eq!(fs::read_dir(directory.path().join("ingest")).unwrap().count(), 0);
-        arrived().whole_as(right.clone()).verified().unwrap().adopt(&blobs).unwrap();
-        assert_eq!(blobs.read(&right).unwrap(), b"tar");
-        let mut hashed = Arriving::hashed(&blobs).unwrap();
-        hashed.fill(&b"tar"[..], |error| Error::Made(error.to_string())).unwrap();
-        assert_eq!(hashed.whole().unwrap().digest, right);
+        let whole = arrived();
+        assert_eq!((whole.digest.clone(), whole.size), (Digest::sha256(b"tar"), 3));
+        whole.adopt(&blobs).unwrap();
+        assert_eq!(blobs.read(&whole.digest).unwrap(), b"tar");
     }
 }

@@ -1,16 +1,14 @@
 //! Commit: what a container has written becomes a layer, and with its image's layers a new image.
 //!
-//! The layer is read once: as its tar arrives here, the snapshotter lays the same bytes down. Everything of the image is
-//! there and durable before its record is; what is given up goes.
+//! The snapshotter copies what was written and tells the digest of its tar. The tar itself is made when somebody wants it
+//! (see [`super::Packed`]). Everything of the image is there and durable before its record is; what is given up goes.
 
 use std::sync::Arc;
 
-use berth_core::{Digest, Reference};
-use berth_proto::berth::snapshotter::v1::{ExtractDone, extract_response::Message};
-use tokio::sync::{mpsc, watch};
+use berth_core::{Digest, Kind, Reference};
+use berth_proto::berth::snapshotter::v1::TakeDone;
 
 use super::{
-    arriving::{Arriving, Whole},
     documents::{self, Step},
     instructions::{self, RunConfig},
 };
@@ -18,14 +16,11 @@ use crate::{
     error::Error,
     images::{Images, blocking},
     leftovers::{Outcome, Work, to_its_end},
-    snapshots::Arrived,
     store::Record,
 };
 
 /// A tar without entries.
 const EMPTY: u64 = 1024;
-/// Pieces that wait to be written.
-const QUEUE: usize = 4;
 
 /// What is asked for.
 #[derive(Debug)]
@@ -71,9 +66,11 @@ async fn make(
     let base = images.find(&order.image_id)?;
     let hold_base = images.held.hold(base.blobs().cloned());
     let stored = images.config(&base.id).await?;
-    let (whole, done) = arrive(images, &order).await?;
+    let mut taking = images.snapshots.take(&order.snapshot, order.leave_out).await?;
+    taking.read().await?;
     read();
-    let layer = (done.size != EMPTY).then(|| whole.digest.clone());
+    let TakeDone { diff_id, size } = taking.done().await?;
+    let layer: Option<Digest> = if size == EMPTY { None } else { Some(diff_id.parse()?) };
     let created = jiff::Timestamp::now().to_string();
     let step = Step {
         created: &created,
@@ -93,98 +90,36 @@ async fn make(
         manifest_media_type: crate::manifest::OCI_MANIFEST.into(),
         index: None,
         layers: base.layers.iter().chain(&layer).cloned().collect(),
+        packed: base.packed.clone().into_iter().chain(layer.clone().map(|layer| (layer, size))).collect(),
         diff_ids: base.diff_ids.iter().chain(&layer).cloned().collect(),
-        size: base.size + layer.as_ref().map_or(0, |_| done.size),
+        size: base.size + layer.as_ref().map_or(0, |_| size),
         last_tagged: 0,
         parent: Some(base.id.clone()),
     };
+    let making = Arc::clone(images);
+    let (record, documents) = blocking(move || {
+        let blobs = &making.store.blobs;
+        let manifest = documents::manifest(blobs, &record.id, config.len() as u64, &record.layers, &record.packed)?;
+        record.manifest = Digest::sha256(&manifest);
+        let documents = vec![(record.id.clone(), config.into()), (record.manifest.clone(), manifest.into())];
+        Ok((record, documents))
+    })
+    .await?;
     // Held before it is there, until the record names it.
-    let hold = images.held.hold([id.clone()].into_iter().chain(layer.clone()));
+    let hold = images.held.hold([id.clone(), record.manifest.clone()]);
     let hold_stack = images.hold_stack(&record.diff_ids).await;
     let kept = (hold_base, hold, hold_stack, Arc::clone(work));
     let images = Arc::clone(images);
     let names: Vec<Reference> = order.name.into_iter().collect();
     let ending = async move {
-        let verifying = blocking(move || whole.verified());
-        let (whole, composed) = if layer.is_none() || done.laid_down {
-            // While the one waits for the disk the other needs the processor.
-            let (whole, composed) = tokio::join!(verifying, images.snapshots.compose(&record.diff_ids));
-            let composed = match composed {
-                // It was thrown away for room. There is enough again, or it fails below.
-                Err(Error::Snapshotter(failure)) if failure.kind == berth_core::Kind::NotFound => false,
-                composed => composed.map(|()| true)?,
-            };
-            (whole?, composed)
-        } else {
-            (verifying.await?, false)
-        };
-        let making = Arc::clone(&images);
-        let (record, documents) = blocking(move || {
-            if layer.is_some() {
-                whole.adopt(&making.store.blobs)?;
+        images.snapshots.compose(&record.diff_ids).await.map_err(|error| match error {
+            Error::Snapshotter(failure) if failure.kind == Kind::NotFound => {
+                Error::Made(format!("its layers were thrown away meanwhile ({}); commit again", failure.message))
             }
-            let manifest = documents::manifest(&making.store.blobs, &record.id, config.len() as u64, &record.layers)?;
-            record.manifest = Digest::sha256(&manifest);
-            let documents = vec![(record.id.clone(), config.into()), (record.manifest.clone(), manifest.into())];
-            Ok((record, documents))
-        })
-        .await?;
-        if !composed {
-            for (diff_id, blob) in record.diff_ids.iter().zip(&record.layers) {
-                if diff_id == blob {
-                    lay_down(&images, blob).await?;
-                }
-            }
-            images.snapshots.compose(&record.diff_ids).await?;
-        }
-        let _hold_manifest = images.held.hold([record.manifest.clone()]);
+            error => error,
+        })?;
         images.record(record, documents, names).await.map(|_| ())
     };
     to_its_end(kept, ending).await?;
     Ok(id)
-}
-
-/// Takes the layer in.
-async fn arrive(images: &Arc<Images>, order: &Order) -> Result<(Whole, ExtractDone), Error> {
-    let mut extracting = images.snapshots.extract(&order.snapshot, order.leave_out.clone()).await?;
-    let (pieces, mut arriving) = mpsc::channel::<bytes::Bytes>(QUEUE);
-    let writing = Arc::clone(images);
-    let written = blocking(move || {
-        let mut file = Arriving::told(&writing.store.blobs)?;
-        while let Some(piece) = arriving.blocking_recv() {
-            file.write(&piece)?;
-        }
-        Ok(file)
-    });
-    let reading = async move {
-        loop {
-            match extracting.next().await? {
-                // Whoever cannot write says why.
-                Message::Data(data) => {
-                    if pieces.send(data).await.is_err() {
-                        return Err(Error::Cancelled);
-                    }
-                }
-                Message::Done(done) => return Ok(done),
-            }
-        }
-    };
-    let (file, done) = match tokio::join!(written, reading) {
-        (Err(error), Ok(_) | Err(Error::Cancelled)) | (_, Err(error)) => return Err(error),
-        (Ok(file), Ok(done)) => (file, done),
-    };
-    let whole = file.whole_as(done.diff_id.parse()?);
-    if done.size != whole.size {
-        let (wanted, is) = (format!("{} bytes", done.size), format!("{} bytes", whole.size));
-        return Err(Error::WrongDigest { what: "the layer that the snapshotter sent".into(), wanted, is });
-    }
-    Ok((whole, done))
-}
-
-/// Has a layer laid down from its blob, which is a plain tar.
-pub(super) async fn lay_down(images: &Arc<Images>, layer: &Digest) -> Result<u64, Error> {
-    let (linking, digest) = (Arc::clone(images), layer.clone());
-    let link = blocking(move || linking.store.blobs.link(&digest)).await?;
-    let (_sender, whole) = watch::channel(Arrived { whole: true, ..Arrived::default() });
-    images.snapshots.apply(layer, link.path(), crate::manifest::OCI_LAYER, 0, whole).await
 }

@@ -2,6 +2,7 @@
 //! manifest.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, Read},
 };
@@ -83,9 +84,19 @@ pub(super) fn first(platform: &Platform, config: RunConfig, step: &Step<'_>) -> 
     child(base.to_string().as_bytes(), config, step)
 }
 
-/// The manifest of an image whose layers are these blobs, which are here.
-pub(crate) fn manifest(blobs: &Blobs, config: &Digest, config_size: u64, layers: &[Digest]) -> Result<Vec<u8>, Error> {
-    let layers: Vec<Descriptor> = layers.iter().map(|layer| descriptor(blobs, layer)).collect::<Result<_, _>>()?;
+/// The manifest of an image whose layers are these blobs, which are here, but for those that can be packed.
+pub(crate) fn manifest(
+    blobs: &Blobs,
+    config: &Digest,
+    config_size: u64,
+    layers: &[Digest],
+    packed: &BTreeMap<Digest, u64>,
+) -> Result<Vec<u8>, Error> {
+    let layers = layers.iter().map(|layer| match packed.get(layer) {
+        Some(size) => Ok(Descriptor::new(manifest::OCI_LAYER, layer.clone(), *size)),
+        None => descriptor(blobs, layer),
+    });
+    let layers: Vec<Descriptor> = layers.collect::<Result<_, _>>()?;
     let document = json!({
         "schemaVersion": 2,
         "mediaType": manifest::OCI_MANIFEST,

@@ -4,11 +4,11 @@ use std::{io, sync::Arc};
 
 use berth_core::{Digest, Platform, Reference};
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::{
     arriving::Arriving,
-    commit::{Made, lay_down},
+    commit::Made,
     documents::{self, Step},
     instructions::{self, RunConfig},
 };
@@ -17,6 +17,7 @@ use crate::{
     error::Error,
     images::{Images, blocking},
     leftovers::{Outcome, Work, to_its_end},
+    snapshots::Arrived,
     store::Record,
 };
 
@@ -54,7 +55,7 @@ async fn make(
 ) -> Result<Digest, Error> {
     let writing = Arc::clone(images);
     let whole = blocking(move || {
-        let mut file = Arriving::hashed(&writing.store.blobs)?;
+        let mut file = Arriving::new(&writing.store.blobs)?;
         let mut stream = Incoming::new(data);
         let malformed = |error: io::Error| Error::Made(format!("the archive cannot be read: {error}"));
         let filled = decompressed(&mut stream).and_then(|tar| file.fill(tar, malformed));
@@ -65,7 +66,7 @@ async fn make(
         // The caller's own failure explains the rest.
         match stream.failure() {
             Some(failure) => Err(failure),
-            None => filled.and_then(|()| file.whole()),
+            None => filled.map(|()| file.whole()),
         }
     })
     .await?;
@@ -84,7 +85,7 @@ async fn make(
     let step = Step { created: &created, author: "", comment, created_by: "", layer: Some(&layer) };
     let config = documents::first(&order.platform, config, &step)?;
     let id = Digest::sha256(&config);
-    let manifest = documents::manifest(&images.store.blobs, &id, config.len() as u64, &diff_ids)?;
+    let manifest = documents::manifest(&images.store.blobs, &id, config.len() as u64, &diff_ids, &Default::default())?;
     let record = Record {
         id: id.clone(),
         names: Default::default(),
@@ -93,6 +94,7 @@ async fn make(
         manifest_media_type: crate::manifest::OCI_MANIFEST.into(),
         index: None,
         layers: diff_ids.clone(),
+        packed: Default::default(),
         diff_ids,
         size,
         last_tagged: 0,
@@ -109,4 +111,12 @@ async fn make(
     };
     to_its_end(kept, ending).await?;
     Ok(id)
+}
+
+/// Has a layer laid down from its blob, which is a plain tar.
+async fn lay_down(images: &Arc<Images>, layer: &Digest) -> Result<u64, Error> {
+    let (linking, digest) = (Arc::clone(images), layer.clone());
+    let link = blocking(move || linking.store.blobs.link(&digest)).await?;
+    let (_sender, whole) = watch::channel(Arrived { whole: true, ..Arrived::default() });
+    images.snapshots.apply(layer, link.path(), crate::manifest::OCI_LAYER, 0, whole).await
 }

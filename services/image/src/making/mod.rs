@@ -6,6 +6,8 @@ mod documents;
 mod health;
 pub(crate) mod import;
 mod instructions;
+mod packed;
 mod words;
 
 pub(crate) use documents::manifest;
+pub(crate) use packed::Packed;

@@ -128,7 +128,7 @@ async fn bring(
     // Whatever is under way when this pull is given up keeps all of this until it has ended.
     let kept = (Arc::new(images.hold_stack(&diff_ids).await), Arc::clone(hold), Arc::clone(work));
     let mut round = 1;
-    let (layers, size) = loop {
+    let (layers, packed, size) = loop {
         let laid = lay_down(&job, &manifest.config.digest, &manifest.layers, &diff_ids).await?;
         let (composing, stack) = (Arc::clone(images), diff_ids.clone());
         match to_its_end(kept.clone(), async move { composing.snapshots.compose(&stack).await }).await {
@@ -150,6 +150,7 @@ async fn bring(
         manifest_media_type: manifest.media_type.clone(),
         index: resolved.index.clone(),
         layers,
+        packed,
         diff_ids,
         size,
         last_tagged: 0,
@@ -173,14 +174,15 @@ async fn small_blob(job: &Job<'_>, descriptor: &Descriptor) -> Result<Bytes, Err
     blocking(move || images.store.blobs.read(&digest)).await.map(Bytes::from)
 }
 
-/// Brings all layers here and lays them down; answers with the blobs that hold them and the bytes of their tars. Also
+/// Brings all layers here and lays them down; answers with the blobs that hold them, those of
+/// them that are packed when they are wanted, and the bytes of their tars. Also
 /// where one fails, this waits until all have ended: what is done about the failure then must not be overtaken.
 async fn lay_down(
     job: &Job<'_>,
     id: &Digest,
     layers: &[Descriptor],
     diff_ids: &[Digest],
-) -> Result<(Vec<Digest>, u64), Error> {
+) -> Result<(Vec<Digest>, BTreeMap<Digest, u64>, u64), Error> {
     let images = job.images;
     // What holds a layer already, learnt from other images; held before it is looked for.
     let other: BTreeMap<&Digest, Digest> =
@@ -189,10 +191,10 @@ async fn lay_down(
     let present = images.snapshots.present(diff_ids).await?;
     if let Some(known) = images.store.records.all().get(id)
         && diff_ids.iter().all(|diff_id| present.contains(diff_id))
-        && known.layers.iter().all(|blob| images.store.blobs.find(blob).is_some())
+        && known.kept_layers().all(|blob| images.store.blobs.find(blob).is_some())
     {
         layers.iter().for_each(|layer| say(job.progress, layer, Phase::Exists, layer.size));
-        return Ok((known.layers.clone(), known.size));
+        return Ok((known.layers.clone(), known.packed.clone(), known.size));
     }
     check_room(images, layers, diff_ids, &present).await?;
     // A layer that is in the stack twice is laid down once.
@@ -212,7 +214,7 @@ async fn lay_down(
     let laid: BTreeMap<Digest, (Digest, u64)> =
         laid.into_iter().flatten().map(|(id, blob, size)| (id, (blob, size))).collect();
     let size = laid.values().map(|(_, size)| size).sum();
-    Ok((diff_ids.iter().filter_map(|diff_id| Some(laid.get(diff_id)?.0.clone())).collect(), size))
+    Ok((diff_ids.iter().filter_map(|diff_id| Some(laid.get(diff_id)?.0.clone())).collect(), BTreeMap::new(), size))
 }
 
 /// What cannot fit is not begun.

@@ -35,9 +35,13 @@ pub(crate) struct Record {
     pub(crate) manifest_media_type: String,
     /// The index that the manifest was chosen from.
     pub(crate) index: Option<Digest>,
-    /// Blobs that hold the layers here, lowest first. Where a layer was here already from another blob of the same tar
+    /// Blobs of the layers, lowest first. Where a layer was here already from another blob of the same tar
     /// (loaded plain, pulled compressed), that one stands for the manifest's.
     pub(crate) layers: Vec<Digest>,
+    /// Those of the layers that no blob is kept of, because they were made here, and the bytes of their plain tars: the
+    /// snapshotter packs them when they are asked for, see [`crate::making::Packed`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) packed: BTreeMap<Digest, u64>,
     /// Lowest first.
     pub(crate) diff_ids: Vec<Digest>,
     /// Bytes of the uncompressed layers.
@@ -52,7 +56,12 @@ pub(crate) struct Record {
 impl Record {
     /// Everything that it needs in the content store.
     pub(crate) fn blobs(&self) -> impl Iterator<Item = &Digest> {
-        [&self.id, &self.manifest].into_iter().chain(&self.index).chain(&self.layers)
+        [&self.id, &self.manifest].into_iter().chain(&self.index).chain(self.kept_layers())
+    }
+
+    /// Blobs of layers that are in the content store.
+    pub(crate) fn kept_layers(&self) -> impl Iterator<Item = &Digest> {
+        self.layers.iter().filter(|layer| !self.packed.contains_key(*layer))
     }
 }
 

@@ -11,8 +11,8 @@ use std::{
 use berth_core::Digest;
 use berth_proto::berth::snapshotter::v1::{
     ApplyDone, ApplyRequest, ApplyResponse, ApplyStart, ChangesRequest, ChangesResponse, ComposeRequest,
-    ComposeResponse, DiskUsageRequest, DiskUsageResponse, ExportRequest, ExportResponse, ExtractRequest,
-    ExtractResponse, ForgetRequest, ForgetResponse, LayerUsage, StatRequest, StatResponse, apply_request,
+    ComposeResponse, DiskUsageRequest, DiskUsageResponse, ExportRequest, ExportResponse, ForgetRequest, ForgetResponse,
+    LayerUsage, PackRequest, PackResponse, StatRequest, StatResponse, TakeRequest, TakeResponse, apply_request,
     apply_response, layers_server,
 };
 use futures::Stream;
@@ -45,7 +45,8 @@ type Answers = Pin<Box<dyn Stream<Item = Answer> + Send>>;
 #[tonic::async_trait]
 impl layers_server::Layers for Layers {
     type ApplyStream = Answers;
-    type ExtractStream = reading::Answers<ExtractResponse>;
+    type TakeStream = reading::Answers<TakeResponse>;
+    type PackStream = reading::Answers<PackResponse>;
     type ChangesStream = reading::Answers<ChangesResponse>;
     type ExportStream = reading::Answers<ExportResponse>;
 
@@ -97,8 +98,12 @@ impl layers_server::Layers for Layers {
         Ok(Response::new(ForgetResponse {}))
     }
 
-    async fn extract(&self, request: Request<ExtractRequest>) -> Result<Response<Self::ExtractStream>, Status> {
-        Ok(Response::new(reading::extract(&self.0, request.into_inner())))
+    async fn take(&self, request: Request<TakeRequest>) -> Result<Response<Self::TakeStream>, Status> {
+        Ok(Response::new(reading::take(&self.0, request.into_inner())))
+    }
+
+    async fn pack(&self, request: Request<PackRequest>) -> Result<Response<Self::PackStream>, Status> {
+        reading::pack(&self.0, request.get_ref()).map(Response::new)
     }
 
     async fn changes(&self, request: Request<ChangesRequest>) -> Result<Response<Self::ChangesStream>, Status> {

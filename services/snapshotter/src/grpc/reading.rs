@@ -1,10 +1,11 @@
-//! `Extract`, `Changes` and `Export`: what a container has written, on its way to whoever asked.
+//! `Take`, `Pack`, `Changes` and `Export`: what a container has written, on its way to whoever asked.
 
 use std::{pin::Pin, sync::Arc};
 
+use berth_core::Digest;
 use berth_proto::berth::snapshotter::v1::{
-    Change as WireChange, ChangesRequest, ChangesResponse, ExportRequest, ExportResponse, ExtractDone, ExtractRequest,
-    ExtractResponse, change, extract_response::Message,
+    Change as WireChange, ChangesRequest, ChangesResponse, ExportRequest, ExportResponse, PackRequest, PackResponse,
+    TakeDone, TakeRead, TakeRequest, TakeResponse, change, take_response::Message,
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
@@ -26,19 +27,24 @@ const BATCH: usize = 500;
 
 pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-pub(super) fn extract(snapshotter: &Arc<Snapshotter>, request: ExtractRequest) -> Answers<ExtractResponse> {
-    let ExtractRequest { key, lay_down, leave_out } = request;
+pub(super) fn take(snapshotter: &Arc<Snapshotter>, request: TakeRequest) -> Answers<TakeResponse> {
+    let TakeRequest { key, leave_out } = request;
     let leave_out = paths(&leave_out);
-    let work = move |snapshotter: &Arc<Snapshotter>, caller| snapshotter.extract(&key, &leave_out, lay_down, caller);
-    sent(snapshotter, work, Message::Data, |extracted| {
-        Some(Message::Done(ExtractDone {
-            diff_id: extracted.diff_id.to_string(),
-            size: extracted.bytes,
-            laid_down: extracted.laid_down,
-        }))
-    })
-    .map(|message| message.map(|message| ExtractResponse { message: Some(message) }))
+    let work = move |snapshotter: &Arc<Snapshotter>, caller| snapshotter.take(&key, &leave_out, &caller);
+    sent(
+        snapshotter,
+        work,
+        |_| Message::Read(TakeRead {}),
+        |taken| Some(Message::Done(TakeDone { diff_id: taken.diff_id.to_string(), size: taken.bytes })),
+    )
+    .map(|message| message.map(|message| TakeResponse { message: Some(message) }))
     .boxed()
+}
+
+pub(super) fn pack(snapshotter: &Arc<Snapshotter>, request: &PackRequest) -> Result<Answers<PackResponse>, Status> {
+    let diff_id: Digest = request.diff_id.parse().map_err(Error::from).map_err(status)?;
+    let work = move |snapshotter: &Arc<Snapshotter>, caller| snapshotter.pack(&diff_id, caller);
+    Ok(sent(snapshotter, work, |data| PackResponse { data }, |()| None).boxed())
 }
 
 pub(super) fn export(snapshotter: &Arc<Snapshotter>, request: ExportRequest) -> Answers<ExportResponse> {

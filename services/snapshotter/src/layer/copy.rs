@@ -172,15 +172,23 @@ fn forget_others(directory: BorrowedFd<'_>, kept: &Attributes) -> io::Result<()>
 fn contents(source: BorrowedFd<'_>, target: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut source = File::from(openat(source, name, read, Mode::empty())?);
-    let mut target = File::from(openat(target, name, write, Mode::RUSR | Mode::WUSR)?);
-    if rustix::fs::ioctl_ficlone(&target, &source).is_ok() {
-        return Ok(());
-    }
+    let source = File::from(openat(source, name, read, Mode::empty())?);
+    let target = File::from(openat(target, name, write, Mode::RUSR | Mode::WUSR)?);
+    fill(&source, &target).map(|_| ())
+}
+
+/// Copies what is in a file into an empty one; answers with the bytes of it that are no holes.
+pub(super) fn fill(mut source: &File, mut target: &File) -> io::Result<u64> {
     let size = source.metadata()?.len();
-    let mut end = 0;
+    if size == 0 {
+        return Ok(0);
+    }
+    if rustix::fs::ioctl_ficlone(target, source).is_ok() {
+        return Ok(size);
+    }
+    let (mut end, mut filled) = (0, 0);
     while end < size {
-        let start = match rustix::fs::seek(&source, rustix::fs::SeekFrom::Data(end)) {
+        let start = match rustix::fs::seek(source, rustix::fs::SeekFrom::Data(end)) {
             Ok(start) => start,
             // Only a hole is left.
             Err(Errno::NXIO) => break,
@@ -188,13 +196,17 @@ fn contents(source: BorrowedFd<'_>, target: BorrowedFd<'_>, name: &OsStr) -> io:
             Err(Errno::INVAL) if end == 0 => 0,
             Err(error) => return Err(error.into()),
         };
-        end = match rustix::fs::seek(&source, rustix::fs::SeekFrom::Hole(start)) {
-            Ok(end) => end,
+        end = match rustix::fs::seek(source, rustix::fs::SeekFrom::Hole(start)) {
+            Ok(end) => end.min(size),
             Err(_) => size,
         };
         source.seek(SeekFrom::Start(start))?;
         target.seek(SeekFrom::Start(start))?;
-        io::copy(&mut source.by_ref().take(end - start), &mut target)?;
+        filled += io::copy(&mut source.take(end.saturating_sub(start)), &mut target)?;
+        if start >= size {
+            break;
+        }
     }
-    target.set_len(size)
+    target.set_len(size)?;
+    Ok(filled)
 }

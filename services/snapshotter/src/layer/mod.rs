@@ -12,6 +12,7 @@ pub(crate) mod outgoing;
 pub(crate) mod pack;
 pub(crate) mod pipeline;
 pub(crate) mod settle;
+pub(crate) mod take;
 mod tar;
 pub(crate) mod tree;
 pub(crate) mod unpack;

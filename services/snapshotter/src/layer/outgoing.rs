@@ -1,49 +1,43 @@
-//! A tar on its way out: in large pieces, to whoever asked for it and, where it is wanted, to who hashes it and lays it
-//! down here.
+//! A tar on its way out: in large pieces, to whoever asked for it, or to nobody, where only its digest is wanted.
 
 use std::{
     fs::File,
-    io::{self, Read},
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    io::{self, Read as _},
 };
 
 use berth_core::digest::{Algorithm, Hasher};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::pipeline::Inflated;
+use super::{pipeline::Inflated, take::Gone};
 use crate::error::Error;
 
 /// Bytes of a piece.
 const PIECE: usize = 256 * 1024;
-/// Pieces that wait to be laid down.
-const QUEUE: usize = 4;
 const BLOCK: u64 = 512;
 
 /// Where a tar goes.
-pub(crate) struct Outgoing {
+pub(crate) struct Outgoing<'a> {
     piece: Vec<u8>,
-    caller: mpsc::Sender<Bytes>,
-    beside: Beside,
+    to: To<'a>,
     bytes: u64,
 }
 
-enum Beside {
-    Hash(Box<Hasher>),
-    LayDown(SyncSender<Bytes>),
+enum To<'a> {
+    Caller(mpsc::Sender<Bytes>),
+    /// It is hashed, while somebody waits for that.
+    Hash(Box<Hasher>, Gone<'a>),
 }
 
-impl Outgoing {
-    /// To the caller; it is hashed here.
-    pub(crate) fn hashed(caller: mpsc::Sender<Bytes>) -> Self {
-        Self { piece: Vec::new(), caller, beside: Beside::Hash(Box::new(Algorithm::Sha256.hasher())), bytes: 0 }
+impl<'a> Outgoing<'a> {
+    /// To the caller.
+    pub(crate) fn to(caller: mpsc::Sender<Bytes>) -> Self {
+        Self { piece: Vec::new(), to: To::Caller(caller), bytes: 0 }
     }
 
-    /// To the caller, and to who reads the answer.
-    pub(crate) fn laid_down(caller: mpsc::Sender<Bytes>) -> (Self, Copy) {
-        let (sender, receiver) = sync_channel(QUEUE);
-        let outgoing = Self { piece: Vec::new(), caller, beside: Beside::LayDown(sender), bytes: 0 };
-        (outgoing, Copy { receiver, current: Bytes::new() })
+    /// To nobody; [`Outgoing::finish`] tells its digest.
+    pub(crate) fn hashed(gone: Gone<'a>) -> Self {
+        Self { piece: Vec::new(), to: To::Hash(Box::new(Algorithm::Sha256.hasher()), gone), bytes: 0 }
     }
 
     /// More of the tar.
@@ -89,15 +83,28 @@ impl Outgoing {
 
     /// All of it is there.
     pub(crate) fn flush(&mut self) -> Result<(), Error> {
-        let piece = Bytes::from(std::mem::take(&mut self.piece));
-        self.send(piece)
+        if self.piece.is_empty() {
+            return Ok(());
+        }
+        self.bytes += self.piece.len() as u64;
+        match &mut self.to {
+            To::Hash(_, gone) if gone() => Err(Error::Cancelled),
+            To::Hash(hasher, _) => {
+                hasher.update(&self.piece);
+                self.piece.clear();
+                Ok(())
+            }
+            To::Caller(caller) => {
+                caller.blocking_send(std::mem::take(&mut self.piece).into()).map_err(|_| Error::Cancelled)
+            }
+        }
     }
 
-    /// What went out, where it was hashed here.
+    /// What it was, where it was hashed.
     pub(crate) fn finish(self) -> Option<Inflated> {
-        match self.beside {
-            Beside::Hash(hasher) => Some(Inflated { diff_id: hasher.finish(), bytes: self.bytes }),
-            Beside::LayDown(_) => None,
+        match self.to {
+            To::Hash(hasher, _) => Some(Inflated { diff_id: hasher.finish(), bytes: self.bytes }),
+            To::Caller(_) => None,
         }
     }
 
@@ -109,38 +116,5 @@ impl Outgoing {
 
     fn full(&mut self) -> Result<(), Error> {
         if self.piece.len() == PIECE { self.flush() } else { Ok(()) }
-    }
-
-    fn send(&mut self, piece: Bytes) -> Result<(), Error> {
-        if piece.is_empty() {
-            return Ok(());
-        }
-        self.bytes += piece.len() as u64;
-        match &mut self.beside {
-            Beside::Hash(hasher) => hasher.update(&piece),
-            // Who lays it down says itself why it stopped.
-            Beside::LayDown(copy) => copy.send(piece.clone()).map_err(|_| Error::Cancelled)?,
-        }
-        self.caller.blocking_send(piece).map_err(|_| Error::Cancelled)
-    }
-}
-
-/// The same tar, to be read.
-pub(crate) struct Copy {
-    receiver: Receiver<Bytes>,
-    current: Bytes,
-}
-
-impl Read for Copy {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.current.is_empty() {
-            match self.receiver.recv() {
-                Ok(next) => self.current = next,
-                Err(_) => return Ok(0),
-            }
-        }
-        let size = buffer.len().min(self.current.len());
-        buffer[..size].copy_from_slice(&self.current.split_to(size));
-        Ok(size)
     }
 }

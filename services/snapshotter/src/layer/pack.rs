@@ -22,8 +22,7 @@ use rustix::{
 
 use super::{
     attributes::{Attributes, is_opaque},
-    beneath::{descend, split},
-    changes::{Change, Kind as Changed},
+    beneath::split,
     outgoing::Outgoing,
     tar::{Kind, write},
     tree::{READ, join, kind, stat},
@@ -56,38 +55,15 @@ pub(crate) fn tree(
     form: Form,
     describe_root: bool,
     leave_out: &LeaveOut,
-    out: &mut Outgoing,
+    out: &mut Outgoing<'_>,
 ) -> Result<(), Error> {
     let mut packer = Packer { out, form, describe_root, leave_out, links: HashMap::new() };
     walk(root, &mut packer)?;
     packer.end()
 }
 
-/// Packs what changed of a whole tree as a layer. The changes are sorted.
-pub(crate) fn changed(root: BorrowedFd<'_>, changes: &[Change], out: &mut Outgoing) -> Result<(), Error> {
-    let nothing = LeaveOut::new();
-    let mut packer =
-        Packer { out, form: Form::Layer, describe_root: false, leave_out: &nothing, links: HashMap::new() };
-    for change in changes {
-        let Some((parent, name)) = split(&change.path) else { continue };
-        if change.kind == Changed::Deleted {
-            packer.mark(&[WHITEOUT, name.as_bytes()].concat(), parent)?;
-            continue;
-        }
-        let directory = match descend(root, parent, READ) {
-            Ok(directory) => directory,
-            Err(error) if is_gone(&error) => continue,
-            Err(error) => return Err(failed(&change.path)(error)),
-        };
-        if let Some(stat) = stat(directory.as_fd(), name).map_err(failed(&change.path))? {
-            packer.entry(Place { directory: directory.as_fd(), name, path: &change.path, stat: &stat })?;
-        }
-    }
-    packer.end()
-}
-
-struct Packer<'a> {
-    out: &'a mut Outgoing,
+struct Packer<'a, 'b> {
+    out: &'a mut Outgoing<'b>,
     form: Form,
     describe_root: bool,
     leave_out: &'a LeaveOut,
@@ -99,7 +75,7 @@ fn failed(path: &[u8]) -> impl FnOnce(io::Error) -> Error + use<> {
     Error::io("cannot read", String::from_utf8_lossy(path).into_owned())
 }
 
-impl Visitor for Packer<'_> {
+impl Visitor for Packer<'_, '_> {
     fn enter(&mut self, directory: BorrowedFd<'_>, path: &[u8], _: &[CString]) -> Result<(), Error> {
         let here = OsStr::new(".");
         if path.is_empty()
@@ -149,7 +125,7 @@ impl Visitor for Packer<'_> {
     }
 }
 
-impl Packer<'_> {
+impl Packer<'_, '_> {
     fn head(&mut self, path: &[u8], kind: Kind, link: &[u8], attributes: &Attributes, size: u64) -> Result<(), Error> {
         self.out.write(&write::Head { path, kind, link, attributes, size, device: (0, 0) }.bytes())
     }
@@ -241,7 +217,12 @@ impl Packer<'_> {
 }
 
 /// What is at a name; `None` where nothing is any more.
-fn attributes(directory: BorrowedFd<'_>, name: &OsStr, path: &[u8], stat: &Stat) -> Result<Option<Attributes>, Error> {
+pub(super) fn attributes(
+    directory: BorrowedFd<'_>,
+    name: &OsStr,
+    path: &[u8],
+    stat: &Stat,
+) -> Result<Option<Attributes>, Error> {
     let mut tries = 0;
     loop {
         tries += 1;

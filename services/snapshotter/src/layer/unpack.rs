@@ -35,7 +35,7 @@ const AUFS: &[u8] = b".wh..wh.";
 /// No file system of today takes more entries in one layer; more than this is an attack.
 const MAX_ENTRIES: u64 = 50_000_000;
 /// A file takes whole blocks of this many bytes.
-const BLOCK: u64 = 4096;
+pub(super) const BLOCK: u64 = 4096;
 
 /// Unpacks `tar` into `target`, an empty directory.
 pub(crate) fn unpack(tar: impl BufRead, target: &Path) -> Result<(Usage, Open), Error> {
@@ -67,7 +67,7 @@ pub(crate) fn unpack(tar: impl BufRead, target: &Path) -> Result<(Usage, Open), 
 
 /// Whether this thread may make files with the mode they shall have. It gets a umask of its own for that; where it
 /// cannot, each file is given its mode when it is there.
-fn born() -> Born {
+pub(super) fn born() -> Born {
     let alone = nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).is_ok();
     if alone {
         rustix::process::umask(Mode::empty());

@@ -67,7 +67,7 @@ impl Snapshotter {
     }
 
     /// A layer that is here, durable or not yet.
-    fn layer(&self, records: &Records, diff_id: &Digest) -> Option<Layer> {
+    pub(super) fn layer(&self, records: &Records, diff_id: &Digest) -> Option<Layer> {
         records.layers.get(diff_id).cloned().or_else(|| lock(&self.fresh).get(diff_id).cloned())
     }
 

@@ -1,5 +1,5 @@
-//! What a container has written, read back as a layer: the same on every driver, the same bytes for the same files, and
-//! laid down on its way. Trees that change, and names that no layer can have.
+//! What a container has written, taken as a layer: the same on every driver, the same tar for the same files, however often
+//! it is packed. Trees that change, and names that no layer can have.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use std::{
 
 use berth_core::{Digest, Failure};
 use berth_proto::berth::snapshotter::v1::{
-    ChangesRequest, ExportRequest, ExtractDone, ExtractRequest, change, extract_response::Message,
+    ChangesRequest, ExportRequest, PackRequest, TakeDone, TakeRequest, change, take_response::Message,
 };
 
 use crate::{
@@ -28,18 +28,27 @@ both_drivers!(
     who_goes_away_leaves_nothing,
 );
 
-async fn extract(service: &Service, key: &str, lay_down: bool) -> Result<(Vec<u8>, ExtractDone), Failure> {
-    let request = ExtractRequest { key: key.into(), lay_down, leave_out: vec!["/etc/hosts".into()] };
-    let mut answers = service.layers().extract(request).await.map_err(Failure::from)?.into_inner();
+/// Takes what was written as a layer; answers with its tar too, packed again twice.
+async fn extract(service: &Service, key: &str) -> Result<(Vec<u8>, TakeDone), Failure> {
+    let request = TakeRequest { key: key.into(), leave_out: vec!["/etc/hosts".into()] };
+    let mut answers = service.layers().take(request).await.map_err(Failure::from)?.into_inner();
+    let first = answers.message().await.map_err(Failure::from)?.and_then(|answer| answer.message);
+    assert!(matches!(first, Some(Message::Read(_))), "{first:?}");
+    let last = answers.message().await.map_err(Failure::from)?.and_then(|answer| answer.message);
+    let Some(Message::Done(done)) = last else { panic!("it ends without done: {last:?}") };
+    let tar = if done.size == 1024 { vec![0; 1024] } else { packed(service, &done.diff_id).await };
+    assert_eq!((done.size, done.diff_id.as_str()), (tar.len() as u64, Digest::sha256(&tar).to_string().as_str()));
+    Ok((tar, done))
+}
+
+async fn packed(service: &Service, diff_id: &str) -> Vec<u8> {
+    let request = PackRequest { diff_id: diff_id.into() };
+    let mut answers = service.layers().pack(request).await.unwrap().into_inner();
     let mut tar = Vec::new();
-    while let Some(answer) = answers.message().await.map_err(Failure::from)? {
-        match answer.message {
-            Some(Message::Data(data)) => tar.extend_from_slice(&data),
-            Some(Message::Done(done)) => return Ok((tar, done)),
-            None => {}
-        }
+    while let Some(answer) = answers.message().await.unwrap() {
+        tar.extend_from_slice(&answer.data);
     }
-    panic!("it ends without done")
+    tar
 }
 
 async fn base(service: &Service) -> (Layer, String) {
@@ -56,10 +65,10 @@ async fn base(service: &Service) -> (Layer, String) {
 }
 
 async fn what_was_written_comes_back(driver: &'static str) {
-    let service = Service::start(driver).await;
+    let mut service = Service::start(driver).await;
     let (layer, parent) = base(&service).await;
     let mounts = service.prepare("c", &parent).await.unwrap();
-    let empty = extract(&service, "c", true).await.unwrap();
+    let empty = extract(&service, "c").await.unwrap();
     assert_eq!(empty.1.size, 1024, "nothing was written");
     let root = Mounted::new(&mounts);
     fs::write(root.path("new"), vec![7; 600_000]).unwrap();
@@ -74,14 +83,25 @@ async fn what_was_written_comes_back(driver: &'static str) {
     fs::write(root.path("n".repeat(200).as_str()), "long").unwrap();
     std::os::unix::net::UnixListener::bind(root.path("s")).unwrap();
     rustix::fs::setxattr(root.path("new"), "user.a", b"b", rustix::fs::XattrFlags::empty()).unwrap();
-    let (tar, done) = extract(&service, "c", true).await.unwrap();
-    assert_eq!((done.size, done.diff_id.as_str()), (tar.len() as u64, Digest::sha256(&tar).to_string().as_str()));
-    assert!(done.laid_down);
-    let (again, told) = extract(&service, "c", false).await.unwrap();
-    assert!(again == tar && !told.laid_down && told.diff_id == done.diff_id, "the same bytes");
+    let (tar, done) = extract(&service, "c").await.unwrap();
+    let before = service.directories();
+    let (again, told) = extract(&service, "c").await.unwrap();
+    assert!(again == tar && told.diff_id == done.diff_id, "the same bytes");
+    service.cleanup().await;
+    assert_eq!(service.directories(), before, "it is there once");
+    // What took it in wrote the tar's every entry as this tells it.
+    let mut entries = tar::Archive::new(tar.as_slice());
+    let named: Vec<String> =
+        entries.entries().unwrap().map(|e| e.unwrap().path().unwrap().display().to_string()).collect();
+    for name in ["new", "hard", "link", "d/two", "etc/.wh.gone"] {
+        assert!(named.iter().any(|named| named == name), "{name}: {named:?}");
+    }
     let new = Layer { blob: tar.clone(), diff_id: done.diff_id.clone() };
     // No blob is needed any more.
     let composed = service.compose(&[layer, new]).await.unwrap().pop().unwrap();
+    service.kill();
+    service.revive();
+    assert!(packed(&service, &done.diff_id).await == tar, "the same bytes, for ever");
     let seen = Mounted::new(&service.view("v", &composed).await.unwrap());
     assert_eq!(seen.read("new"), vec![7; 600_000]);
     assert_eq!(seen.metadata("new").permissions().mode() & 0o7777, 0o4711);
@@ -159,12 +179,8 @@ async fn a_tree_that_changes_gives_whole_entries(driver: &'static str) {
         }
     });
     for _ in 0..30 {
-        let (tar, done) = extract(&service, "c", true).await.unwrap();
-        assert_eq!(done.diff_id, Digest::sha256(&tar).to_string());
+        let (tar, done) = extract(&service, "c").await.unwrap();
         let new = Layer { blob: tar.clone(), diff_id: done.diff_id };
-        if !done.laid_down {
-            service.apply(&new).await.unwrap();
-        }
         if tar.len() > 1024 {
             service.compose(&[layer.clone(), new]).await.unwrap();
         }
@@ -184,12 +200,12 @@ async fn what_no_layer_can_have_is_refused(driver: &'static str) {
     let root = Mounted::new(&service.prepare("c", &parent).await.unwrap());
     fs::write(root.path("etc/.wh.passwd"), "").unwrap();
     let before = service.directories();
-    let refused = extract(&service, "c", true).await.unwrap_err().to_string();
+    let refused = extract(&service, "c").await.unwrap_err().to_string();
     assert!(refused.contains("etc/.wh.passwd") && refused.contains("begins with \".wh.\""), "{refused}");
     service.cleanup().await;
     assert_eq!(service.directories(), before);
-    assert!(extract(&service, "nobody", true).await.unwrap_err().to_string().contains("not found"));
-    assert!(extract(&service, &parent, true).await.unwrap_err().to_string().contains("not active"));
+    assert!(extract(&service, "nobody").await.unwrap_err().to_string().contains("not found"));
+    assert!(extract(&service, &parent).await.unwrap_err().to_string().contains("not active"));
 }
 
 async fn who_goes_away_leaves_nothing(driver: &'static str) {
@@ -198,8 +214,8 @@ async fn who_goes_away_leaves_nothing(driver: &'static str) {
     let root = Mounted::new(&service.prepare("c", &parent).await.unwrap());
     fs::write(root.path("large"), vec![7; 30_000_000]).unwrap();
     let before = service.directories();
-    let request = ExtractRequest { key: "c".into(), lay_down: true, leave_out: Vec::new() };
-    let mut answers = service.layers().extract(request).await.unwrap().into_inner();
+    let request = TakeRequest { key: "c".into(), leave_out: Vec::new() };
+    let mut answers = service.layers().take(request).await.unwrap().into_inner();
     answers.message().await.unwrap().unwrap();
     drop(answers);
     tokio::task::block_in_place(|| service.until_directories(before.len()));

@@ -24,6 +24,9 @@ pub(crate) struct Work {
 
 const HELD: &[&str] = &["run", "-d", "--name", "held", "--network", "none", "busybox", "sleep", "100000"];
 
+/// Other bytes each time: the same layer would be there already.
+const WRITE: &[&str] = &["exec", "held", "sh", "-c", "head -c 50000000 /dev/urandom >/f"];
+
 const NONE: Work =
     Work { name: "", title: "", before: &[], timed: &[], parallel: 1, after: &[], end: &[], rounds: 21, target: 0.0 };
 
@@ -70,6 +73,18 @@ pub(crate) fn all() -> Vec<Work> {
             after: &[&["rm", "-f", "*"]],
             rounds: 5,
             target: 350.0,
+            ..NONE
+        },
+        Work {
+            name: "commit",
+            title: "commit of 50 MB of changes",
+            before: &[HELD, WRITE],
+            timed: &[&["commit", "-p=false", "held", "made:v%"]],
+            after: &[WRITE],
+            end: &[&["rm", "-f", "held"]],
+            rounds: 9,
+            // A quarter of what Docker takes.
+            target: 250.0,
             ..NONE
         },
     ]
