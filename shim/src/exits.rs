@@ -67,6 +67,8 @@ impl Shim {
     }
 
     fn init_ended(&self, process: &Process, exit: Exit) {
+        // With its sockets the network namespace goes.
+        self.names.borrow_mut().take();
         let container = self.container.borrow();
         if let (true, Some(container), Ok(engine)) = (self.shares_pids.get(), container.as_ref(), self.engine()) {
             // With pids of its own the kernel does it.

@@ -16,6 +16,7 @@ mod life;
 mod log;
 mod memory;
 mod metrics;
+mod names;
 mod note;
 pub mod oci;
 mod process;

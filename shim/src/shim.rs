@@ -40,6 +40,8 @@ pub(crate) struct Shim {
     pub(crate) init: RefCell<Option<Rc<Process>>>,
     /// Others, by exec ID.
     pub(crate) execs: RefCell<BTreeMap<String, Rc<Exec>>>,
+    /// Answers names in the container, while its first process lives.
+    pub(crate) names: RefCell<Option<crate::names::Server>>,
     pub(crate) paused: Cell<bool>,
     /// The processes of the container have pids of the host's, so they outlive the first one.
     pub(crate) shares_pids: Cell<bool>,
@@ -74,6 +76,7 @@ impl Shim {
             container: RefCell::default(),
             init: RefCell::default(),
             execs: RefCell::default(),
+            names: RefCell::default(),
             paused: Cell::new(false),
             shares_pids: Cell::new(false),
             events,

@@ -6,6 +6,7 @@
 use std::{future::Future, pin::Pin, rc::Rc, sync::Arc};
 
 use async_trait::async_trait;
+use berth_core::bundle::NAMES_CAME;
 use containerd_shim_protos::{
     api::{self, Empty, ProcessInfo, Status},
     protobuf::{
@@ -87,6 +88,11 @@ impl Task for Handlers {
     ) -> ttrpc::Result<api::CreateTaskResponse> {
         self.ask(context, "shim.create", move |shim| async move {
             let pid = shim.create(&request)?;
+            if let Err(error) = shim.serve_names() {
+                // It must not run without the names it counts on.
+                shim.delete_init().await?;
+                return Err(error);
+            }
             shim.events.created(&shim, &request, pid);
             shim.watch_memory();
             Ok(api::CreateTaskResponse { pid, ..Default::default() })
@@ -228,10 +234,16 @@ impl Task for Handlers {
 
     async fn update(&self, context: &TtrpcContext, request: api::UpdateTaskRequest) -> ttrpc::Result<Empty> {
         self.ask(context, "shim.update", move |shim| async move {
-            let bytes = request.resources.as_ref().map(|any| any.value.as_slice()).unwrap_or_default();
-            let resources = serde_json::from_slice(bytes)
-                .map_err(|error| Error::Invalid(format!("the limits cannot be read: {error}")))?;
-            shim.with_container(|engine, container| engine.update(container, &resources))?;
+            let names_came = request.annotations.contains_key(NAMES_CAME);
+            if request.resources.is_some() || !names_came {
+                let bytes = request.resources.as_ref().map(|any| any.value.as_slice()).unwrap_or_default();
+                let resources = serde_json::from_slice(bytes)
+                    .map_err(|error| Error::Invalid(format!("the limits cannot be read: {error}")))?;
+                shim.with_container(|engine, container| engine.update(container, &resources))?;
+            }
+            if names_came {
+                shim.serve_names()?;
+            }
             Ok(Empty::new())
         })
         .await

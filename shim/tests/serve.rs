@@ -13,6 +13,8 @@ mod crashes;
 mod executed;
 #[path = "serve/life.rs"]
 mod life;
+#[path = "serve/names.rs"]
+mod names;
 #[path = "serve/output.rs"]
 mod output;
 #[path = "serve/typing.rs"]
