@@ -244,6 +244,34 @@ impl Node {
         }
     }
 
+    /// What a reboot leaves: every process is gone at once, and so are the state directory and the cgroups. Then the node is
+    /// there again.
+    ///
+    /// # Panics
+    /// Something cannot be ended, or the node does not come up.
+    #[track_caller]
+    pub fn reboot(&self) {
+        self.crash("all");
+        let deadline = Instant::now() + READY;
+        loop {
+            let left = leftovers::of(self.directory.path(), &self.cgroup);
+            let pids =
+                left.iter().filter_map(|line| line.strip_prefix("process /proc/")?.split(':').next()?.parse().ok());
+            let pids: Vec<i32> = pids.collect();
+            if pids.is_empty() {
+                break;
+            }
+            assert!(Instant::now() < deadline, "all processes end: {left:?}");
+            for pid in pids {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
+        self.remove_containers_cgroups();
+        fs::remove_dir_all(self.state()).expect("nothing is mounted in the state directory");
+        self.boot();
+        self.answers();
+    }
+
     /// Ends berthd with SIGTERM and waits for it. Containers go on.
     pub fn shut_down(&self) {
         if let Some(child) = &*self.daemon.lock().expect("no thread of a test panicked with it") {

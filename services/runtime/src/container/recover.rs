@@ -21,8 +21,8 @@ use crate::{
     shims::{Attachment, Task, TaskState},
 };
 
-/// What the end is called of a process that nobody saw ending: the machine went down with it.
-const LOST: i32 = 137;
+/// What the end is called of a process that nobody saw ending, in Docker's number: the machine went down with it.
+const LOST: i32 = 255;
 /// A shim that has written an end down says so within this time, or is killed.
 const WORD: Duration = Duration::from_secs(30);
 

@@ -226,7 +226,7 @@ mod tests {
         });
         assert!(memory.sentence.ends_with("used up its memory 3 seconds ago (its limit is 64 MiB)"), "{memory:?}");
         assert!(memory.hint.contains("update -m"));
-        let reboot = ended(137, |record| record.state.error = "the machine went down while it ran".into());
+        let reboot = ended(255, |record| record.state.error = "the machine went down while it ran".into());
         assert!(reboot.sentence.ends_with(": the machine went down while it ran"));
     }
 

@@ -1,7 +1,13 @@
 //! Signals. They need no turn: one must get through while a stop waits.
 
 use crate::{
-    container::{containers::Containers, live::Container, record::Record, restart::Policy, signal},
+    container::{
+        containers::Containers,
+        live::Container,
+        record::{Record, Status},
+        restart::Policy,
+        signal,
+    },
     error::{Error, Result},
     shims::Reason,
 };
@@ -10,7 +16,16 @@ impl Containers {
     /// Sends a signal to the container's first process; KILL where `name` is empty.
     pub(crate) async fn kill(&self, container: &Container, name: &str) -> Result<()> {
         let number = if name.is_empty() { signal::KILL } else { signal::parse(name)? };
-        let live = container.now();
+        let mut live = container.now();
+        if live.record.state.status == Status::Restarting {
+            // There is nobody to signal: whoever kills it does not want it back, which is all that is left to do. Its turn
+            // comes when nobody starts it just now.
+            let _turn = container.turn().await;
+            live = container.now();
+            if live.record.state.status == Status::Restarting {
+                return self.stop_restarting(container, "kill").await;
+            }
+        }
         let refused = || {
             Error::State(format!(
                 "cannot kill container: {}: container {} is not running",
@@ -34,6 +49,16 @@ impl Containers {
             Err(failure) => return Err(failure.into()),
         }
         self.event("kill", &live.record, &[("signal", number.to_string())]);
+        // A frozen process takes its signals when it is thawed.
+        if live.record.state.status == Status::Paused && (number == signal::KILL || number == stops) {
+            match task.resume().await {
+                // It may be gone by now, which is what was asked for.
+                Ok(()) => drop(self.set_status(container, Status::Paused, Status::Running).await),
+                Err(failure) => {
+                    tracing::debug!(id = container.id, %failure, "a paused container cannot be thawed to be killed");
+                }
+            }
+        }
         Ok(())
     }
 

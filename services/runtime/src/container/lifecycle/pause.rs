@@ -58,7 +58,7 @@ impl Containers {
 
     /// The end needs no turn, so it may have come meanwhile. Its word is the last: what is written is what is known at
     /// that moment.
-    async fn set_status(&self, container: &Container, from: Status, to: Status) -> Result<()> {
+    pub(super) async fn set_status(&self, container: &Container, from: Status, to: Status) -> Result<()> {
         let change = |record: &mut Record| {
             if record.state.status == from {
                 record.state.status = to;

@@ -59,7 +59,7 @@ impl Containers {
         let name = if how.signal.is_empty() { &record.spec.stop_signal } else { &how.signal };
         let number = if name.is_empty() { libc::SIGTERM as u32 } else { signal::parse(name)? };
         if record.state.status == Status::Restarting {
-            return self.stop_restarting(container).await;
+            return self.stop_restarting(container, "stop").await;
         }
         let Some(task) = live.task.as_ref().filter(|_| record.state.status.is_live()) else {
             return Ok(());
@@ -117,13 +117,13 @@ impl Containers {
     }
 
     /// It waits for its policy to start it again, which does not come now.
-    async fn stop_restarting(&self, container: &Container) -> Result<()> {
+    pub(super) async fn stop_restarting(&self, container: &Container, event: &str) -> Result<()> {
         let change = |record: &mut Record| {
             record.state.status = Status::Exited;
             record.restart.stopped_by_hand = true;
         };
         container.keep(&self.store, change, |_| {}).await?;
-        self.event("stop", &container.record(), &[]);
+        self.event(event, &container.record(), &[]);
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use berth_core::Failure;
 use berth_proto::berth::runtime::v1::Resources;
 
 use super::create::said;
@@ -22,6 +23,13 @@ pub(crate) struct Update {
     /// 0 and "" leave things as they are.
     pub(crate) resources: Resources,
     pub(crate) restart_policy: Option<String>,
+}
+
+/// As Docker says which container a cgroup's refusal is of.
+fn cannot(id: &str, error: Error) -> Error {
+    let failure = Failure::from(error);
+    let message = format!("Cannot update container {id}: {}", failure.message);
+    Failure { message, ..failure }.into()
 }
 
 impl Containers {
@@ -54,7 +62,8 @@ impl Containers {
         // Where the cgroup refuses, nothing has changed; where the disk does, the cgroup is as before.
         let task = live.task.filter(|_| live.record.state.status.is_live() && after != before);
         if let Some(task) = &task {
-            task.update(spec::limits(&after).map_err(said)?).await?;
+            let limits = spec::limits(&after).map_err(said)?;
+            task.update(limits).await.map_err(|failure| cannot(&container.id, failure.into()))?;
         }
         let kept = container.keep(
             &self.store,
