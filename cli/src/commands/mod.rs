@@ -3,6 +3,7 @@
 mod attach;
 mod commit;
 mod completion;
+mod cp;
 mod create;
 mod destination;
 mod diff;
@@ -47,6 +48,7 @@ pub(crate) static COMMANDS: &[Entry] = &[
     attach::ENTRY,
     commit::ENTRY,
     completion::ENTRY,
+    cp::ENTRY,
     create::ENTRY,
     diff::ENTRY,
     events::ENTRY,
@@ -109,7 +111,6 @@ pub(crate) const GROUPS: &[(&str, &str)] = &[
 /// Docker's commands that this version has no service for: they are known, so that the answer can say so.
 pub(crate) const ABSENT: &[&str] = &[
     "push",
-    "cp",
     "build",
     "login",
     "logout",
@@ -130,7 +131,6 @@ pub(crate) const ABSENT: &[&str] = &[
     "checkpoint",
     "image push",
     "image build",
-    "container cp",
     "network create",
     "network rm",
     "network connect",

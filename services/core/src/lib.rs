@@ -9,6 +9,8 @@ pub mod stream;
 #[cfg(feature = "service")]
 pub mod apis;
 #[cfg(feature = "service")]
+pub mod archive;
+#[cfg(feature = "service")]
 pub mod authorities;
 #[cfg(feature = "service")]
 pub mod config;

@@ -18,6 +18,7 @@ macro_rules! on_both_runtimes {
 mod bad_input;
 mod commit;
 mod containerd;
+mod cp;
 mod crash;
 mod databases;
 mod exec;

@@ -2,6 +2,7 @@
 
 mod containers;
 mod effective;
+mod files;
 mod found;
 mod gone;
 mod health;

@@ -9,11 +9,12 @@ use berth_proto::berth::{
         AttachRequest, AttachResponse, ChangesRequest, ChangesResponse, CommitRequest, CommitResponse, CreateProgress,
         CreateRequest, Created as WireCreated, ExecRequest, ExecResponse, ExportRequest, ExportResponse,
         InspectRequest, InspectResponse, KillRequest, KillResponse, ListRequest, ListResponse, LogsRequest,
-        LogsResponse, PauseRequest, PauseResponse, PruneRequest, PruneResponse, RemoveRequest, RemoveResponse,
-        RenameRequest, RenameResponse, ResizeRequest, ResizeResponse, RestartRequest, RestartResponse, StartRequest,
-        StartResponse, StatsRequest, StatsResponse, StopRequest, StopResponse, TopRequest, TopResponse, TopRow,
-        UnpauseRequest, UnpauseResponse, UpdateRequest, UpdateResponse, WaitRequest, WaitResponse, WhyRequest,
-        WhyResponse, containers_server, create_progress::Message, create_request::PullPolicy,
+        LogsResponse, PauseRequest, PauseResponse, PruneRequest, PruneResponse, ReadFilesRequest, ReadFilesResponse,
+        RemoveRequest, RemoveResponse, RenameRequest, RenameResponse, ResizeRequest, ResizeResponse, RestartRequest,
+        RestartResponse, StartRequest, StartResponse, StatFileRequest, StatFileResponse, StatsRequest, StatsResponse,
+        StopRequest, StopResponse, TopRequest, TopResponse, TopRow, UnpauseRequest, UnpauseResponse, UpdateRequest,
+        UpdateResponse, WaitRequest, WaitResponse, WhyRequest, WhyResponse, WriteFilesRequest, WriteFilesResponse,
+        containers_server, create_progress::Message, create_request::PullPolicy,
         wait_request::Condition as WireCondition,
     },
 };
@@ -22,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Answers, QUEUE, attach, convert, exec, files, logs, sizes, stats, status};
+use super::{Answers, QUEUE, attach, convert, copy, exec, files, logs, sizes, stats, status};
 use crate::{
     container::{
         Containers, Wanted, Why,
@@ -44,6 +45,7 @@ impl containers_server::Containers for Service {
     type StatsStream = Answers<StatsResponse>;
     type ChangesStream = Answers<ChangesResponse>;
     type ExportStream = Answers<ExportResponse>;
+    type ReadFilesStream = Answers<ReadFilesResponse>;
 
     async fn create(&self, request: Request<CreateRequest>) -> Result<Response<Self::CreateStream>, Status> {
         let order = order(request.into_inner()).map_err(status)?;
@@ -195,6 +197,21 @@ impl containers_server::Containers for Service {
 
     async fn export(&self, request: Request<ExportRequest>) -> Result<Response<Self::ExportStream>, Status> {
         files::export(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn stat_file(&self, request: Request<StatFileRequest>) -> Result<Response<StatFileResponse>, Status> {
+        copy::stat(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn read_files(&self, request: Request<ReadFilesRequest>) -> Result<Response<Self::ReadFilesStream>, Status> {
+        copy::read(&self.0, request.into_inner()).map(Response::new)
+    }
+
+    async fn write_files(
+        &self,
+        request: Request<Streaming<WriteFilesRequest>>,
+    ) -> Result<Response<WriteFilesResponse>, Status> {
+        copy::write(&self.0, request.into_inner()).await.map(Response::new)
     }
 
     async fn attach(&self, request: Request<Streaming<AttachRequest>>) -> Result<Response<Self::AttachStream>, Status> {

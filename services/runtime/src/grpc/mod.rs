@@ -4,6 +4,7 @@
 mod attach;
 mod containers;
 mod convert;
+mod copy;
 mod exec;
 mod files;
 mod logs;

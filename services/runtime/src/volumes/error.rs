@@ -29,6 +29,8 @@ pub(crate) enum Error {
     Stacked { count: usize },
     #[error("cannot mount the image to fill volumes from it: {source}")]
     Rootfs { source: io::Error },
+    #[error("cannot mount the container's files: {source}")]
+    Visit { source: io::Error },
     #[error("cannot fill volume {name} with the image's {path}: {source}")]
     Fill { name: String, path: String, source: io::Error },
     #[error(
@@ -68,6 +70,7 @@ impl Error {
             }
             Self::Stacked { .. }
             | Self::Rootfs { .. }
+            | Self::Visit { .. }
             | Self::Io { .. }
             | Self::Fill { .. }
             | Self::Panicked { .. } => Kind::Internal,

@@ -13,6 +13,7 @@ mod rootfs;
 mod size;
 mod store;
 mod trash;
+mod visit;
 mod volume;
 
 pub(crate) use error::Error;

@@ -81,6 +81,31 @@ fn mount_at(one: &Mount, at: &Path) -> io::Result<()> {
     Ok(mount(Some(one.source.as_str()), at, Some(one.r#type.as_str()), flags, Some(data.as_str()))?)
 }
 
+/// Mounts a root file system so that it can be written to.
+pub(super) fn mount_writable(one: &Mount, at: &Path) -> io::Result<()> {
+    if one.r#type == "bind" || one.options.iter().any(|option| matches!(option.as_str(), "bind" | "rbind")) {
+        let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+        return Ok(mount(Some(one.source.as_str()), at, None::<&str>, flags, None::<&str>)?);
+    }
+    let mut open = Vec::new();
+    let mut words = Vec::new();
+    for option in one.options.iter().filter(|option| !FLAGS.contains(&option.as_str())) {
+        words.push(match option.split_once('=') {
+            Some((key @ ("upperdir" | "workdir"), path)) => {
+                format!("{key}={}", by_descriptor(Path::new(path), &mut open)?)
+            }
+            Some(("lowerdir", layers)) => {
+                let named =
+                    split(layers).iter().map(|layer| by_descriptor(layer, &mut open)).collect::<io::Result<Vec<_>>>();
+                format!("lowerdir={}", named?.join(":"))
+            }
+            _ => option.clone(),
+        });
+    }
+    let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    Ok(mount(Some(one.source.as_str()), at, Some(one.r#type.as_str()), flags, Some(words.join(",").as_str()))?)
+}
+
 /// The file system's options. An overlay's upper directory becomes its first layer: so nothing can be written, and the
 /// directory is free for the container's mount.
 fn options(all: &[String], mut named: impl FnMut(&Path) -> io::Result<String>) -> io::Result<String> {
