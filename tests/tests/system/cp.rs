@@ -6,6 +6,11 @@ use berth_tests::Setup;
 
 on_both_runtimes!(files_go_both_ways, what_does_not_run, links_lead_nowhere);
 
+#[test]
+fn what_does_not_run_on_vfs() {
+    what_does_not_run(Setup { storage_driver: "vfs".into(), ..Setup::default() });
+}
+
 fn files_go_both_ways(setup: Setup) {
     let node = super::node(setup);
     let host = tempfile::tempdir().unwrap();
