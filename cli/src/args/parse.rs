@@ -74,6 +74,7 @@ fn command(entry: &'static Entry, path: String, words: VecDeque<String>) -> Resu
         let wanted = match (least, most) {
             (0, 0) => "accepts no arguments".to_owned(),
             (least, most) if least == most => format!("requires {least} argument{}", plural(least)),
+            (1.., 2..usize::MAX) => format!("requires at least {least} and at most {most} arguments"),
             (least, _) if count < least => format!("requires at least {least} argument{}", plural(least)),
             (_, most) => format!("requires at most {most} argument{}", plural(most)),
         };

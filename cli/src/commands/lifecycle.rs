@@ -84,9 +84,10 @@ fn timeout(given: &Given) -> Result<Option<i32>, Error> {
     let Some(text) = given.text("timeout") else { return Ok(None) };
     match text.parse() {
         Ok(seconds) if seconds >= -1 => Ok(Some(seconds)),
-        _ => Err(Error::Invalid(format!(
-            "invalid argument \"{text}\" for \"-t, --timeout\" flag: not a number of seconds"
-        ))),
+        _ => Err(Error::Usage {
+            message: format!("invalid argument \"{text}\" for \"-t, --timeout\" flag: not a number of seconds"),
+            see: "berth stop --help".into(),
+        }),
     }
 }
 

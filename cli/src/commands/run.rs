@@ -46,9 +46,10 @@ async fn run(client: Client, given: Given) -> Result<u8, Error> {
             return Err(Error::Invalid("conflicting options: cannot specify both --attach and --detach".into()));
         }
         let created = Box::pin(create::make(&client, &given, spec)).await?;
-        let request = berth_proto::berth::runtime::v1::StartRequest { container: created.id.clone() };
-        client.containers().await?.start(request).await?;
+        // Said before it starts: a container that cannot is there all the same, and must be looked at or removed.
         line(&created.id)?;
+        let request = berth_proto::berth::runtime::v1::StartRequest { container: created.id };
+        client.containers().await?.start(request).await?;
         return Ok(0);
     }
     let (stdin, stdout, stderr) = attached.unwrap_or((spec.open_stdin, true, true));

@@ -1,5 +1,7 @@
 //! `start`: containers that are there run.
 
+use std::sync::{Mutex, PoisonError};
+
 use berth_proto::berth::runtime::v1::{InspectRequest, StartRequest};
 use clap::Arg;
 
@@ -37,14 +39,26 @@ async fn start(client: Client, given: Given) -> Result<u8, Error> {
     let (attach, interactive) = (given.on("attach"), given.on("interactive"));
     if !attach && !interactive {
         let containers = client.containers().await?;
-        return each(given.operands(), |name| {
+        let failed = Mutex::new(Vec::new());
+        let code = each(given.operands(), |name| {
             let mut containers = containers.clone();
+            let failed = &failed;
             async move {
-                containers.start(StartRequest { container: name.clone() }).await?;
-                Ok(name)
+                match containers.start(StartRequest { container: name.clone() }).await {
+                    Ok(_) => Ok(name),
+                    Err(status) => {
+                        failed.lock().unwrap_or_else(PoisonError::into_inner).push(name);
+                        Err(status.into())
+                    }
+                }
             }
         })
-        .await;
+        .await?;
+        let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if !failed.is_empty() {
+            return Err(Error::Invalid(format!("failed to start containers: {}", failed.join(", "))));
+        }
+        return Ok(code);
     }
     if given.operands().len() > 1 {
         return Err(Error::Invalid("you cannot start and attach multiple containers at once".into()));

@@ -28,6 +28,9 @@ fn flags() -> Vec<Arg> {
 }
 
 async fn update(client: Client, given: Given) -> Result<u8, Error> {
+    if !flags().iter().any(|flag| given.has(flag.get_id().as_str())) {
+        return Err(Error::Invalid("you must provide one or more flags when using this command".into()));
+    }
     let mut resources = spec::resources(&given)?;
     if given.has("pids-limit") && resources.pids_limit == 0 {
         resources.pids_limit = -1;

@@ -54,7 +54,8 @@ impl Containers {
         let task = match (record.state.status, live.task) {
             (Status::Running, Some(task)) => task,
             (Status::Paused, _) => {
-                return Err(Error::State(format!("Container {id} is paused, unpause the container before exec")));
+                let name = &start.container;
+                return Err(Error::State(format!("Container {name} is paused, unpause the container before exec")));
             }
             (Status::Restarting, _) => {
                 return Err(Error::State(format!("Container {id} is restarting, wait until the container is running")));

@@ -74,6 +74,18 @@ pub(super) fn check(spec: &ContainerSpec) -> Result<Vec<String>, Error> {
             return Err(Error::invalid("conflicting options: hostname and the network mode"));
         }
     }
+    if shares(&spec.network_mode) {
+        // What belongs to the network stack is the other container's to say.
+        let conflicts = [
+            (!spec.dns.is_empty(), "dns and the network mode"),
+            (!spec.extra_hosts.is_empty(), "custom host-to-IP mapping and the network mode"),
+            (!spec.ports.is_empty(), "port publishing and the container type network mode"),
+            (!spec.exposed_ports.is_empty(), "port exposing and the container type network mode"),
+        ];
+        if let Some((_, what)) = conflicts.iter().find(|(given, _)| *given) {
+            return Err(Error::invalid(format!("conflicting options: {what}")));
+        }
+    }
     let mut warnings = Vec::new();
     if shares(ipc) {
         warnings.push(
