@@ -6,7 +6,7 @@ DIST := target/dist
 PREFIX ?= /usr/local
 CARGO := PATH="$$PATH:$$HOME/.cargo/bin" cargo
 
-.PHONY: demo build install test test-build test-vm fixtures lint bench clean-fixtures
+.PHONY: docs demo build install test test-build test-vm fixtures lint bench clean-fixtures
 
 ## demo: set everything up, run a first container, say what to type next
 demo: build
@@ -22,10 +22,15 @@ build:
 	mkdir -p $(DIST)
 	install target/release/berthd target/release/berth target/$(TARGET)/shim/containerd-shim-berth-v2 $(DIST)
 
-## install: the release binaries and the systemd units, below PREFIX (as root)
+## install: the release binaries, manual pages, completion and the systemd units, below PREFIX (as root)
 install: build
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/systemd/system
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/systemd/system $(DESTDIR)$(PREFIX)/share/man/man1
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/share/,bash-completion/completions zsh/site-functions fish/vendor_completions.d)
 	install $(DIST)/* $(DESTDIR)$(PREFIX)/bin
+	$(DIST)/berth documentation --man $(DESTDIR)$(PREFIX)/share/man/man1
+	$(DIST)/berth completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/berth
+	$(DIST)/berth completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_berth
+	$(DIST)/berth completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/berth.fish
 	sed 's#@PREFIX@#$(PREFIX)#' deploy/systemd/berth.service >$(DESTDIR)/etc/systemd/system/berth.service
 
 ## test: every test; installs what the tests work with. What hangs is ended, and the last line names it
@@ -45,6 +50,12 @@ test-vm:
 	scripts/setup test
 	$(CARGO) test --locked -p berth-shim --no-run
 	tests/vm/run -- env $(CARGO) test --locked --offline -p berth-shim --test oci_runtime
+
+## docs: docs/commands, a page for each command, from the command line itself
+docs:
+	$(CARGO) build --locked -p berth-cli
+	mkdir -p docs/commands && rm -f docs/commands/*.md
+	$${CARGO_TARGET_DIR:-target}/debug/berth documentation --markdown docs/commands
 
 ## lint: formatting, lints, licences
 lint:

@@ -76,7 +76,8 @@ pub(crate) fn command(entry: &Entry, path: &str) -> String {
     text
 }
 
-fn left(flag: &Arg) -> String {
+/// How a flag is written, with room for a short one before it.
+pub(super) fn left(flag: &Arg) -> String {
     let short = flag.get_short().map_or("    ".to_owned(), |short| format!("-{short}, "));
     let long = flag.get_long().unwrap_or_default();
     let switch = matches!(flag.get_action(), ArgAction::SetTrue) || flag.is_require_equals_set();

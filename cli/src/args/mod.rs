@@ -6,6 +6,7 @@ mod entry;
 pub(crate) mod flag;
 mod global;
 mod help;
+mod manual;
 mod parse;
 mod suggest;
 
@@ -13,4 +14,5 @@ pub(crate) use complete::{complete, script};
 pub(crate) use entry::{Answer, Completes, Entry};
 pub(crate) use flag::Given;
 pub(crate) use global::Global;
+pub(crate) use manual::page;
 pub(crate) use parse::{Parsed, parse};

@@ -7,6 +7,7 @@ mod cp;
 mod create;
 mod destination;
 mod diff;
+mod documentation;
 mod each;
 mod events;
 mod exec;
@@ -23,6 +24,7 @@ mod logs;
 mod network;
 mod port;
 mod progress;
+pub(crate) mod prose;
 mod prune;
 mod ps;
 mod pull;
@@ -51,6 +53,7 @@ pub(crate) static COMMANDS: &[Entry] = &[
     cp::ENTRY,
     create::ENTRY,
     diff::ENTRY,
+    documentation::ENTRY,
     events::ENTRY,
     exec::ENTRY,
     export::ENTRY,
