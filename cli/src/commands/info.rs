@@ -54,6 +54,8 @@ fn text(info: &InfoResponse) -> String {
     row(1, "Images", info.images.to_string());
     row(1, "Server Version", info.version.clone());
     row(1, "Storage Driver", info.storage_driver.clone());
+    row(1, "Logging Driver", "json-file".into());
+    row(1, "Cgroup Driver", "cgroupfs".into());
     row(1, "Cgroup Version", info.cgroup_version.clone());
     row(1, "Runtimes", info.runtimes.join(" "));
     row(1, "Default Runtime", info.default_runtime.clone());
@@ -79,7 +81,16 @@ fn json(info: &InfoResponse) -> Json {
         "ContainersStopped": info.containers_stopped,
         "Images": info.images,
         "Driver": info.storage_driver.as_str(),
-        "CgroupVersion": info.cgroup_version.as_str(),
+        "Plugins": object! {
+            "Volume": vec!["local"],
+            "Network": vec!["bridge", "host", "none"],
+            "Authorization": Json::NULL,
+            "Log": vec!["json-file", "none"],
+        },
+        "LoggingDriver": "json-file",
+        "CgroupDriver": "cgroupfs",
+        // Docker knows no third one: with controllers on the old hierarchies it is the old one.
+        "CgroupVersion": if info.cgroup_version == "2" { "2" } else { "1" },
         "KernelVersion": info.kernel.as_str(),
         "OperatingSystem": info.operating_system.as_str(),
         "OSType": "linux",
@@ -88,10 +99,14 @@ fn json(info: &InfoResponse) -> Json {
         "MemTotal": info.memory,
         "DockerRootDir": info.root.as_str(),
         "StateDir": info.state.as_str(),
+        "IndexServerAddress": "https://index.docker.io/v1/",
         "Name": info.hostname.as_str(),
+        "Labels": Vec::<String>::new(),
         "ServerVersion": info.version.as_str(),
         "Runtimes": Json::map(runtimes),
         "DefaultRuntime": info.default_runtime.as_str(),
+        "LiveRestoreEnabled": true,
+        "Swarm": object! { "LocalNodeState": "inactive" },
         "SecurityOptions": Json::from(info.security_options.clone()),
         "Warnings": Json::list_or_null(info.warnings.clone()),
         "ClientInfo": object! { "Version": env!("CARGO_PKG_VERSION") },

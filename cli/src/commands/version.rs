@@ -59,11 +59,20 @@ fn architecture() -> String {
     berth_core::Platform::host().to_string().split('/').nth(1).unwrap_or_default().to_owned()
 }
 
+/// The calls that this command line makes.
+const API_VERSION: &str = "v1";
+
+/// What templates may call a member too, because that is its name in Docker's program.
+fn alias(value: &str) -> Json {
+    Json::from(value).omitted_if(true)
+}
+
 fn json(server: Option<&VersionResponse>) -> Json {
     let server = server.map(|server| {
         object! {
             "Version": server.version.as_str(),
             "ApiVersion": server.api_version.as_str(),
+            "APIVersion": alias(server.api_version.as_str()),
             "GitCommit": server.revision.as_str(),
             "Os": server.os.as_str(),
             "Arch": server.architecture.as_str(),
@@ -73,6 +82,8 @@ fn json(server: Option<&VersionResponse>) -> Json {
     object! {
         "Client": object! {
             "Version": env!("CARGO_PKG_VERSION"),
+            "ApiVersion": API_VERSION,
+            "APIVersion": alias(API_VERSION),
             "Os": std::env::consts::OS,
             "Arch": architecture(),
         },

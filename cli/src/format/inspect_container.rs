@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use berth_proto::berth::runtime::v1::{
-    Container, ContainerSpec, DeviceRate, Health, HealthCheck, NetworkEndpoint, PortMapping, Resources, State,
+    Container, ContainerSpec, DeviceRate, Health, HealthCheck, Mount, NetworkEndpoint, PortMapping, Resources, State,
     mount::Type, state::Status,
 };
 
@@ -24,6 +24,7 @@ pub(crate) fn container(container: &Container, with_size: bool) -> Json {
     let running = matches!(state.status(), Status::Running | Status::Paused | Status::Restarting);
     object! {
         "Id": container.id.as_str(),
+        "ID": alias(container.id.as_str()),
         "Created": container.created.as_str(),
         "Path": path,
         "Args": args.to_vec(),
@@ -41,7 +42,7 @@ pub(crate) fn container(container: &Container, with_size: bool) -> Json {
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": Json::list_or_null(container.exec_ids.clone()),
-        "HostConfig": host_config(&spec),
+        "HostConfig": host_config(container, &spec),
         "GraphDriver": object! { "Data": Json::NULL, "Name": container.storage_driver.as_str() },
         "SizeRw": Json::from(container.size_rw).omitted_if(!with_size),
         "SizeRootFs": Json::from(container.size_root_fs).omitted_if(!with_size),
@@ -49,6 +50,11 @@ pub(crate) fn container(container: &Container, with_size: bool) -> Json {
         "Config": config(container, &spec),
         "NetworkSettings": network_settings(container, running),
     }
+}
+
+/// What templates may call a member too, because that is its name in Docker's program.
+fn alias(value: impl Into<Json>) -> Json {
+    value.into().omitted_if(true)
 }
 
 fn time(text: &str) -> &str {
@@ -101,7 +107,7 @@ fn health_check(check: &HealthCheck) -> Json {
     }
 }
 
-fn host_config(spec: &ContainerSpec) -> Json {
+fn host_config(container: &Container, spec: &ContainerSpec) -> Json {
     let limits = spec.resources.clone().unwrap_or_default();
     let log = spec.log.clone().unwrap_or_default();
     let (restart, retries) = spec.restart_policy.split_once(':').unwrap_or((&spec.restart_policy, "0"));
@@ -128,17 +134,22 @@ fn host_config(spec: &ContainerSpec) -> Json {
             object! { "Name": or(restart, "no"), "MaximumRetryCount": retries.parse::<u32>().unwrap_or_default() },
         ),
         ("AutoRemove", spec.auto_remove.into()),
+        ("ConsoleSize", vec![0, 0].into()),
         ("VolumeDriver", "".into()),
-        ("VolumesFrom", Json::NULL),
+        ("VolumesFrom", Json::list_or_null(spec.volumes_from.clone())),
         ("CapAdd", Json::list_or_null(spec.cap_add.clone())),
         ("CapDrop", Json::list_or_null(spec.cap_drop.clone())),
         ("Annotations", Json::map(spec.annotations.clone()).omitted_if(spec.annotations.is_empty())),
         ("CgroupnsMode", or(&spec.cgroupns_mode, "private").into()),
+        ("DNS", alias(spec.dns.clone())),
+        ("DNSOptions", alias(spec.dns_options.clone())),
+        ("DNSSearch", alias(spec.dns_search.clone())),
         ("Dns", spec.dns.clone().into()),
         ("DnsOptions", spec.dns_options.clone().into()),
         ("DnsSearch", spec.dns_search.clone().into()),
         ("ExtraHosts", Json::list_or_null(spec.extra_hosts.clone())),
         ("GroupAdd", Json::list_or_null(spec.group_add.clone())),
+        ("Mounts", long_mounts(spec)),
         ("IpcMode", or(&spec.ipc_mode, "private").into()),
         ("Cgroup", "".into()),
         ("Links", Json::NULL),
@@ -162,7 +173,14 @@ fn host_config(spec: &ContainerSpec) -> Json {
         ("Devices", devices.collect::<Vec<_>>().into()),
         ("DeviceCgroupRules", Json::list_or_null(spec.device_cgroup_rules.clone())),
         ("Ulimits", Json::List(ulimits.collect())),
-        ("Init", if spec.init { Json::from(true) } else { Json::NULL.omitted_if(true) }),
+        ("CpuCount", 0.into()),
+        ("CpuPercent", 0.into()),
+        ("IOMaximumIOps", 0.into()),
+        ("IOMaximumBandwidth", 0.into()),
+        ("DeviceRequests", Json::NULL),
+        ("MaskedPaths", Json::list_or_null(container.masked_paths.clone())),
+        ("ReadonlyPaths", Json::list_or_null(container.readonly_paths.clone())),
+        ("Init", if spec.init { Json::from(true) } else { Json::NULL }),
     ]);
     Json::Object(members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
@@ -176,6 +194,10 @@ fn resources(limits: &Resources, spec: &ContainerSpec) -> Vec<(&'static str, Jso
     let weights = limits.blkio_weight_devices.iter();
     let weights = weights.map(|device| object! { "Path": device.path.as_str(), "Weight": device.weight });
     vec![
+        ("CPUPeriod", alias(limits.cpu_period)),
+        ("CPUQuota", alias(limits.cpu_quota)),
+        ("CPUShares", alias(limits.cpu_shares)),
+        ("NanoCPUs", alias(limits.nano_cpus)),
         ("CpuShares", limits.cpu_shares.into()),
         ("Memory", limits.memory.into()),
         ("NanoCpus", limits.nano_cpus.into()),
@@ -202,8 +224,9 @@ fn resources(limits: &Resources, spec: &ContainerSpec) -> Vec<(&'static str, Jso
 
 /// Binds and named volumes as `-v` writes them.
 fn binds(spec: &ContainerSpec) -> Vec<String> {
-    let shown = spec.mounts.iter().filter(|mount| mount.r#type() != Type::Tmpfs && !mount.source.is_empty());
-    let write = |mount: &berth_proto::berth::runtime::v1::Mount| {
+    let shown = spec.mounts.iter().filter(|mount| !mount.long_form && mount.r#type() != Type::Tmpfs);
+    let shown = shown.filter(|mount| !mount.source.is_empty());
+    let write = |mount: &Mount| {
         let options =
             [if mount.read_only { "ro" } else { "" }, &mount.propagation, if mount.no_copy { "nocopy" } else { "" }];
         let options: Vec<_> = options.into_iter().filter(|option| !option.is_empty()).collect();
@@ -213,8 +236,35 @@ fn binds(spec: &ContainerSpec) -> Vec<String> {
     shown.map(write).collect()
 }
 
+/// What `--mount` asks for.
+fn long_mounts(spec: &ContainerSpec) -> Json {
+    let show = |mount: &Mount| {
+        let bind = object! { "Propagation": mount.propagation.as_str() };
+        let tmpfs = object! {
+            "SizeBytes": Json::from(mount.tmpfs_size).omitted_if(mount.tmpfs_size == 0),
+            "Mode": Json::from(mount.tmpfs_mode).omitted_if(mount.tmpfs_mode == 0),
+        };
+        let volume = object! { "NoCopy": true };
+        object! {
+            "Type": match mount.r#type() {
+                Type::Bind => "bind",
+                Type::Tmpfs => "tmpfs",
+                Type::Volume | Type::Unspecified => "volume",
+            },
+            "Source": Json::from(mount.source.as_str()).omitted_if(mount.source.is_empty()),
+            "Target": mount.target.as_str(),
+            "ReadOnly": Json::from(true).omitted_if(!mount.read_only),
+            "BindOptions": bind.omitted_if(mount.propagation.is_empty()),
+            "TmpfsOptions": tmpfs.omitted_if(mount.tmpfs_size == 0 && mount.tmpfs_mode == 0),
+            "VolumeOptions": volume.omitted_if(!mount.no_copy),
+        }
+    };
+    let mounts: Vec<_> = spec.mounts.iter().filter(|mount| mount.long_form).map(show).collect();
+    if mounts.is_empty() { Json::NULL.omitted_if(true) } else { Json::List(mounts) }
+}
+
 fn tmpfs(spec: &ContainerSpec) -> Json {
-    let mounts = spec.mounts.iter().filter(|mount| mount.r#type() == Type::Tmpfs);
+    let mounts = spec.mounts.iter().filter(|mount| !mount.long_form && mount.r#type() == Type::Tmpfs);
     let mounts: Vec<_> = mounts.map(|mount| (mount.target.clone(), mount.options.join(","))).collect();
     let none = mounts.is_empty();
     Json::map(mounts).omitted_if(none)
@@ -248,7 +298,10 @@ fn mounts(container: &Container) -> Json {
 }
 
 fn config(container: &Container, spec: &ContainerSpec) -> Json {
-    let exposed = Json::map(container.exposed_ports.iter().map(|port| (port.clone(), object! {})));
+    let exposed = match container.exposed_ports.is_empty() {
+        true => Json::NULL.omitted_if(true),
+        false => Json::map(container.exposed_ports.iter().map(|port| (port.clone(), object! {}))),
+    };
     let anonymous = spec.mounts.iter().filter(|mount| mount.r#type() == Type::Volume && mount.source.is_empty());
     let volumes: Vec<_> = anonymous.map(|mount| (mount.target.clone(), object! {})).collect();
     object! {
@@ -258,7 +311,7 @@ fn config(container: &Container, spec: &ContainerSpec) -> Json {
         "AttachStdin": spec.stdin_once,
         "AttachStdout": spec.stdin_once,
         "AttachStderr": spec.stdin_once,
-        "ExposedPorts": exposed.omitted_if(container.exposed_ports.is_empty()),
+        "ExposedPorts": exposed,
         "Tty": spec.tty,
         "OpenStdin": spec.open_stdin,
         "StdinOnce": spec.stdin_once,
@@ -281,6 +334,11 @@ fn network_settings(container: &Container, running: bool) -> Json {
     let mut members = vec![
         ("Bridge".to_owned(), Json::from("")),
         ("SandboxID".to_owned(), "".into()),
+        ("HairpinMode".to_owned(), false.into()),
+        ("LinkLocalIPv6Address".to_owned(), "".into()),
+        ("LinkLocalIPv6PrefixLen".to_owned(), 0.into()),
+        ("SecondaryIPAddresses".to_owned(), Json::NULL),
+        ("SecondaryIPv6Addresses".to_owned(), Json::NULL),
         ("SandboxKey".to_owned(), container.network_sandbox.as_str().into()),
         (
             "Ports".to_owned(),

@@ -1,7 +1,12 @@
 //! JSON whose members stand in the order they are written down, because Docker's do, and templates see the same value.
 
+use std::sync::Arc;
+
 use gotmpl::Value as TemplateValue;
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
+
+/// A member that names the others in the order in which `json` prints them; nothing else shows it.
+pub(crate) const ORDER: &str = "\0order";
 
 /// A value.
 #[derive(Clone, Debug)]
@@ -50,8 +55,13 @@ impl Json {
     pub(crate) fn to_template(&self) -> TemplateValue {
         match self {
             Self::Object(members) => {
+                let shown = members.iter().filter(|(_, value)| !matches!(value, Self::Omitted(_)));
+                let order: Vec<TemplateValue> = shown.map(|(name, _)| name.as_str().into()).collect();
+                // Data is in the order of its keys anyway, and nobody shall meet one more when going through them.
+                let ordered = order.len() == members.len() && members.is_sorted_by(|(a, _), (b, _)| a <= b);
                 let members = members.iter().map(|(name, value)| (name.as_str().into(), value.to_template()));
-                TemplateValue::Map(std::sync::Arc::new(members.collect()))
+                let order = (ORDER.into(), TemplateValue::List(order.into()));
+                TemplateValue::Map(Arc::new(members.chain((!ordered).then_some(order)).collect()))
             }
             Self::List(items) => TemplateValue::List(items.iter().map(Self::to_template).collect()),
             // Only a map key that is no text cannot be represented, and JSON has none.
@@ -119,6 +129,7 @@ mod tests {
     fn keeps_the_order_and_omits() {
         let value = object! { "B": 1, "A": Json::from("x").omitted_if(true), "C": Vec::<String>::new() };
         assert_eq!(serde_json::to_string(&value).unwrap(), r#"{"B":1,"C":[]}"#);
+        assert_eq!(super::super::template::json(&value.to_template()), r#"{"B":1,"C":[]}"#);
         assert_eq!(value.to_template().field("A").and_then(|v| v.as_str()), Some("x"));
         assert!(value.pretty().starts_with("{\n    \"B\": 1"));
     }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use gotmpl::{MissingKey, Template, TemplateError, Value};
 
+use super::json::ORDER;
 use crate::outcome::Error;
 
 /// A member of a row's data that `.Label` looks into and that nothing prints.
@@ -116,7 +117,7 @@ fn title(text: &str) -> String {
         .collect()
 }
 
-/// A template's value as JSON, members in the order of their names.
+/// A template's value as JSON: members in their own order where they have one, else in that of their names.
 pub(crate) fn json(value: &Value) -> String {
     let mut text = String::new();
     write_json(value, &mut text);
@@ -140,7 +141,11 @@ fn write_json(value: &Value, text: &mut String) {
         }
         Value::Map(members) => {
             text.push('{');
-            let shown = members.iter().filter(|(name, _)| !name.starts_with('\0'));
+            let names: Vec<&str> = match members.get(ORDER) {
+                Some(Value::List(names)) => names.iter().filter_map(Value::as_str).collect(),
+                _ => members.keys().map(|name| &**name).filter(|name| !name.starts_with('\0')).collect(),
+            };
+            let shown = names.into_iter().filter_map(|name| Some((name, members.get(name)?)));
             for (at, (name, value)) in shown.enumerate() {
                 let _ = write!(text, "{}{}:", if at > 0 { "," } else { "" }, quoted(name));
                 write_json(value, text);

@@ -56,7 +56,7 @@ pub(crate) fn volume(text: &str) -> Result<Mount, String> {
 /// # Errors
 /// It is none; the message is close to Docker's.
 pub(crate) fn long(text: &str) -> Result<Mount, String> {
-    let mut mount = Mount::default();
+    let mut mount = Mount { long_form: true, ..Mount::default() };
     mount.set_type(Type::Volume);
     for field in csv(text)? {
         let (key, value) = match field.split_once('=') {

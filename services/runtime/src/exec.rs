@@ -15,7 +15,7 @@ use berth_proto::berth::runtime::v1::ExecStart;
 use crate::{
     container::{Attachment, Container, Containers, Record, Status, blocking, names},
     error::{Error, Result},
-    shims::Task,
+    shims::{Failure as Refusal, Reason, Task},
     spec,
     streams::{self, Session},
 };
@@ -76,10 +76,11 @@ impl Containers {
         let process = blocking("reading a bundle", move || {
             let config = oci_spec::runtime::Spec::load(&config)
                 .map_err(|e| Error::Invalid(format!("the container's configuration cannot be read: {e}")))?;
-            let process = spec::exec(&config, &start).map_err(Failure::from)?;
+            let process =
+                spec::exec(&config, &start).map_err(|error| Failure::from(error).reason("COMMAND_NOT_EXECUTABLE"))?;
             serde_json::to_vec(&process).map_err(|e| Error::Invalid(format!("a process cannot be written down: {e}")))
         });
-        task.exec(&exec_id, process.await?, tty, streams).await?;
+        task.exec(&exec_id, process.await?, tty, streams).await.map_err(not_executable)?;
         self.event(&format!("exec_create: {command}"), &record, &[("execID", exec_id.clone())]);
         let attachment = container.attach();
         let started = async {
@@ -87,7 +88,7 @@ impl Containers {
                 true => None,
                 false => Some(streams::attach(bundle.path(), &hello).await.map_err(Failure::from)?),
             };
-            let pid = task.start(&exec_id).await?;
+            let pid = task.start(&exec_id).await.map_err(not_executable)?;
             Ok((session, pid))
         };
         let (session, pid) = match started.await {
@@ -105,6 +106,12 @@ impl Containers {
             Exec { id: exec_id, pid, task, containers: Arc::clone(self), container, record, _attachment: attachment };
         Ok((exec, session))
     }
+}
+
+/// A user or directory that is not there makes a command one that cannot be executed: exit code 126, as in Docker.
+fn not_executable(failure: Refusal) -> Refusal {
+    let reason = if failure.reason == Reason::Invalid { Reason::NotExecutable } else { failure.reason };
+    Refusal { reason, ..failure }
 }
 
 impl Exec {

@@ -253,7 +253,9 @@ fn settle_user(process: &mut Process, groups: &[String], root: &Path) -> Result<
     let Some(name) = process.user().username().clone().filter(|name| !name.is_empty()) else { return Ok(false) };
     let root = Root::open(root).step(|| format!("opening {}", root.display()))?;
     let mut identity = user::look_up(&root, &name, groups)?;
-    identity.groups.extend(process.user().additional_gids().iter().flatten());
+    let others = process.user().additional_gids().iter().flatten().filter(|gid| !identity.groups.contains(gid));
+    let others: Vec<_> = others.copied().collect();
+    identity.groups.extend(others);
     process.user_mut().set_uid(identity.uid).set_gid(identity.gid).set_username(None);
     process.user_mut().set_additional_gids(Some(identity.groups));
     let environment = process.env_mut().get_or_insert_default();

@@ -20,7 +20,7 @@ pub struct Identity {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Supplementary groups.
+    /// Supplementary groups, the primary one among them.
     pub groups: Vec<u32>,
     /// Its home, where the files say so.
     pub home: Option<String>,
@@ -132,6 +132,11 @@ pub fn resolve(user: &str, additional: &[String], passwd: &str, group: &str) -> 
             identity.groups.push(gid);
         }
     }
+    // A program that takes on another group must not leave its own behind: files that its group may not read would open
+    // (CVE-2022-36109).
+    if !identity.groups.contains(&identity.gid) {
+        identity.groups.insert(0, identity.gid);
+    }
     Ok(identity)
 }
 
@@ -158,12 +163,12 @@ mod tests {
 
     #[test]
     fn follows_dockers_rules() {
-        let web = Identity { uid: 33, gid: 34, groups: vec![4, 5], home: Some("/var/www".into()) };
+        let web = Identity { uid: 33, gid: 34, groups: vec![34, 4, 5], home: Some("/var/www".into()) };
         assert_eq!(of("web").unwrap(), web);
         assert_eq!(of("33").unwrap(), web);
-        assert_eq!(of("web:ssl").unwrap(), Identity { gid: 5, groups: vec![], ..web.clone() });
-        assert_eq!(of("1000").unwrap(), Identity { uid: 1000, ..Identity::default() });
-        assert_eq!(of("1000:1001").unwrap(), Identity { uid: 1000, gid: 1001, ..Identity::default() });
+        assert_eq!(of("web:ssl").unwrap(), Identity { gid: 5, groups: vec![5], ..web.clone() });
+        assert_eq!(of("1000").unwrap(), Identity { uid: 1000, groups: vec![0], ..Identity::default() });
+        assert_eq!(of("1000:1001").unwrap(), Identity { uid: 1000, gid: 1001, groups: vec![1001], home: None });
         assert_eq!(of("7").unwrap().uid, 70, "a name made of digits");
         assert_eq!(of(":ssl").unwrap().gid, 5);
     }
@@ -187,6 +192,6 @@ mod tests {
     #[test]
     fn additional_groups_come_once() {
         let identity = resolve("web", &["logs".into(), "99".into()], PASSWD, GROUP).unwrap();
-        assert_eq!(identity.groups, [4, 5, 99]);
+        assert_eq!(identity.groups, [34, 4, 5, 99]);
     }
 }

@@ -98,7 +98,11 @@ fn detached_prints_the_id(setup: Setup) {
 fn rm_leaves_nothing(setup: Setup) {
     let node = node(setup);
     node.berth(&["run", "--rm", "--name", "gone", "-d", "busybox", "true"]).ok();
-    let _ = node.berth(&["wait", "gone"]);
+    // `wait` tells of the end; the removal comes after it.
+    let gone = ["events", "--since", "10m", "--filter", "container=gone", "--filter", "event=destroy"];
+    assert!(
+        node.lines(&[&gone[..], &["--format", "{{.Action}}"]].concat()).next().is_some_and(|word| word == "destroy")
+    );
     node.berth(&["run", "--rm", "--name", "gone", "busybox", "true"]).ok();
     assert_eq!(node.berth(&["ps", "-aq"]).ok(), "");
     node.finish();

@@ -61,7 +61,7 @@ const TABLE: &[Row] = &[
         [
             No("container ID is not running"),
             Done("running"),
-            No("Container ID is paused, unpause the container before exec"),
+            No("Container C is paused, unpause the container before exec"),
             No("container ID is not running"),
         ],
     ),

@@ -149,6 +149,8 @@ impl containers_server::Containers for Service {
     async fn inspect(&self, request: Request<InspectRequest>) -> Result<Response<InspectResponse>, Status> {
         let InspectRequest { container, size } = request.into_inner();
         let container = self.0.find(&container).map_err(status)?;
+        // Asked for once; while the snapshotter is away the rest is told without it.
+        let _ = self.0.storage_driver().await;
         let mut container = convert::container(&self.0, &container);
         if size {
             sizes::measure(&self.0.neighbours, std::slice::from_mut(&mut container)).await.map_err(status)?;

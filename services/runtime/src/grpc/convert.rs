@@ -8,6 +8,7 @@ use berth_proto::berth::runtime::v1::{
 use crate::{
     container::{Checked, Container, Containers, Health, Record, State, Status},
     events::Event,
+    spec,
 };
 
 /// What `ps` and `inspect` show.
@@ -31,6 +32,7 @@ pub(super) fn container(containers: &Containers, container: &Container) -> Wire 
         restart,
         ..
     } = (*record).clone();
+    let (masked_paths, readonly_paths) = spec::guarded_paths(&spec);
     Wire {
         log_path: if spec.log.as_ref().is_some_and(|log| log.driver == "none") {
             String::new()
@@ -58,6 +60,8 @@ pub(super) fn container(containers: &Containers, container: &Container) -> Wire 
         exposed_ports,
         size_rw: 0,
         size_root_fs: 0,
+        masked_paths,
+        readonly_paths,
     }
 }
 

@@ -101,8 +101,8 @@ fn build_on(input: &Input<'_>, host: &Host) -> Result<Spec, Error> {
     let devices = devices::of(asked)?;
     let mut resources = resources::of(&asked.resources.clone().unwrap_or_default(), host)?;
     resources.set_devices(Some(devices.rules));
-    let open = asked.privileged || security.system_paths_open;
-    let paths = |paths: &[&str]| Some(paths.iter().map(|path| (*path).to_owned()).collect()).filter(|_| !open);
+    let (masked, read_only) = guarded(asked, &security);
+    let some = |paths: Vec<String>| Some(paths).filter(|paths| !paths.is_empty());
     let mut linux = Linux::default();
     let mut sysctls = asked.sysctls.clone();
     // For OCI runtimes from before 1.1 of the specification, which know no `domainname`.
@@ -116,13 +116,26 @@ fn build_on(input: &Input<'_>, host: &Host) -> Result<Spec, Error> {
         .set_namespaces(Some(namespaces::of(input, host)))
         .set_devices(Some(devices.files).filter(|files| !files.is_empty()))
         .set_rootfs_propagation(propagation)
-        .set_masked_paths(paths(&MASKED))
-        .set_readonly_paths(paths(&READ_ONLY));
+        .set_masked_paths(some(masked))
+        .set_readonly_paths(some(read_only));
     if !asked.privileged {
         linux.set_seccomp(seccomp::of(&security.seccomp, &capabilities, host)?);
     }
     spec.set_linux(Some(linux));
     Ok(spec)
+}
+
+/// What of /proc and /sys a container cannot see, and what it cannot change.
+pub(crate) fn guarded_paths(asked: &ContainerSpec) -> (Vec<String>, Vec<String>) {
+    Security::parse(&asked.security_opts).map_or_else(|_| Default::default(), |security| guarded(asked, &security))
+}
+
+fn guarded(asked: &ContainerSpec, security: &Security) -> (Vec<String>, Vec<String>) {
+    if asked.privileged || security.system_paths_open {
+        return Default::default();
+    }
+    let owned = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
+    (owned(&MASKED), owned(&READ_ONLY))
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ mod sysctls;
 mod tmpfs;
 mod update;
 
-pub(crate) use build::{Input, Network, build};
+pub(crate) use build::{Input, Network, build, guarded_paths};
 pub(crate) use check::check;
 pub(crate) use complete::complete;
 pub(crate) use error::Error;

@@ -111,6 +111,12 @@ fn resolve(
     match making.all(mounts, image_volumes) {
         Ok(()) => {
             let mut points = making.points;
+            // A `--tmpfs` is told of where it was asked for alone.
+            let short = |point: &MountPoint| {
+                let asked = |mount: &Mount| mount.r#type() == Type::Tmpfs && clean(&mount.target) == point.destination;
+                mounts.iter().any(|mount| asked(mount) && !mount.long_form)
+            };
+            points.retain(|point| point.r#type != "tmpfs" || !short(point));
             // What is mounted beneath another comes after it.
             points.sort_by_key(|point| point.destination.split('/').count());
             Ok(points)
@@ -161,7 +167,7 @@ impl Making<'_> {
             name,
             source: volume.mountpoint.to_string_lossy().into_owned(),
             driver: "local".into(),
-            mode: if mount.no_copy { NO_COPY.into() } else { "z".into() },
+            mode: mode(mount, if anonymous && !mount.long_form { "" } else { "z" }),
             propagation: mount.propagation.clone(),
             ..point
         });
@@ -196,7 +202,17 @@ fn bind(mount: &Mount, point: MountPoint) -> Result<MountPoint, Error> {
         Err(error) => return Err(Error::io("cannot look at", source)(error)),
     }
     let propagation = if mount.propagation.is_empty() { "rprivate" } else { &mount.propagation };
-    Ok(MountPoint { r#type: "bind".into(), source, propagation: propagation.into(), ..point })
+    let mode = mode(mount, "");
+    Ok(MountPoint { r#type: "bind".into(), source, propagation: propagation.into(), mode, ..point })
+}
+
+/// The options as `-v` has them, which is what Docker shows as the mode; `--mount` has none.
+fn mode(mount: &Mount, default: &str) -> String {
+    let no_copy = if mount.no_copy { NO_COPY } else { "" };
+    let options = [if mount.read_only { "ro" } else { "" }, &mount.propagation, no_copy];
+    let options: Vec<_> = if mount.long_form { vec![no_copy] } else { options.to_vec() };
+    let options: Vec<_> = options.into_iter().filter(|option| !option.is_empty()).collect();
+    if options.is_empty() { default.to_owned() } else { options.join(",") }
 }
 
 #[cfg(test)]
@@ -237,11 +253,12 @@ mod tests {
         let volumes = Volumes::open(&directory.path().join("volumes")).unwrap();
         let source = directory.path().join("made/by/v").to_str().unwrap().to_owned();
         let mounts = [
-            mount(Type::Tmpfs, "", "/data/below/tmp"),
+            Mount { long_form: true, ..mount(Type::Tmpfs, "", "/data/below/tmp") },
+            mount(Type::Tmpfs, "", "/short"),
             mount(Type::Volume, "named", "/data"),
             Mount { create_source: true, read_only: true, ..mount(Type::Bind, &source, "/bind") },
         ];
-        let image = ["/data/".to_owned(), "/cache".into(), "/cache".into()];
+        let image = ["/data/".to_owned(), "/cache".into(), "/cache".into(), "/short".into()];
         let points = volumes.resolve("a", &mounts, &image).await.unwrap();
         let destinations: Vec<_> = points.iter().map(|point| point.destination.as_str()).collect();
         assert_eq!(destinations, ["/data", "/bind", "/cache", "/data/below/tmp"]);
@@ -249,6 +266,8 @@ mod tests {
         assert!(Path::new(&source).is_dir() && !points[1].read_write && points[1].propagation == "rprivate");
         assert_eq!((points[2].name.len(), points[2].driver.as_str()), (64, "local"));
         assert_eq!(points[3].r#type, "tmpfs");
+        let modes: Vec<_> = points.iter().map(|point| point.mode.as_str()).collect();
+        assert_eq!(modes, ["z", "ro", "", ""]);
         let names: Vec<_> = all(&volumes).into_iter().map(|volume| volume.name).collect();
         assert!(names.contains(&"named".to_owned()) && names.contains(&points[2].name) && names.len() == 2);
 

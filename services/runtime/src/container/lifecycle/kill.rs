@@ -1,5 +1,9 @@
 //! Signals. They need no turn: one must get through while a stop waits.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
+
 use crate::{
     container::{
         containers::Containers,
@@ -11,6 +15,9 @@ use crate::{
     error::{Error, Result},
     shims::Reason,
 };
+
+/// How long KILL is waited for.
+const DEATH: Duration = Duration::from_secs(10);
 
 impl Containers {
     /// Sends a signal to the container's first process; KILL where `name` is empty.
@@ -58,6 +65,10 @@ impl Containers {
                     tracing::debug!(id = container.id, %failure, "a paused container cannot be thawed to be killed");
                 }
             }
+        }
+        if number == signal::KILL {
+            // Who kills may remove next. What the kernel holds longer than this is not waited for, as in Docker.
+            let _ = timeout(DEATH, container.when(|live| !live.record.state.status.is_live())).await;
         }
         Ok(())
     }

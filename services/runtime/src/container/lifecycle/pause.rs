@@ -9,7 +9,7 @@ use crate::{
         record::{Record, Status},
     },
     error::{Error, Result},
-    shims::Task,
+    shims::{Reason, Task},
 };
 
 impl Containers {
@@ -31,7 +31,14 @@ impl Containers {
             }
             _ => return Err(not_running(id)),
         };
-        task.pause().await?;
+        match task.pause().await {
+            Ok(()) => {}
+            // It ended just now.
+            Err(failure) if matches!(failure.reason, Reason::NotFound | Reason::Gone | Reason::State) => {
+                return Err(not_running(id));
+            }
+            Err(failure) => return Err(failure.into()),
+        }
         self.set_status(container, Status::Running, Status::Paused).await?;
         self.event("pause", &live.record, &[]);
         Ok(())
