@@ -6,6 +6,7 @@ mod completion;
 mod cp;
 mod create;
 mod destination;
+mod df;
 mod diff;
 mod documentation;
 mod each;
@@ -53,6 +54,7 @@ pub(crate) static COMMANDS: &[Entry] = &[
     cp::ENTRY,
     create::ENTRY,
     diff::ENTRY,
+    df::ENTRY,
     documentation::ENTRY,
     events::ENTRY,
     exec::ENTRY,
@@ -139,7 +141,6 @@ pub(crate) const ABSENT: &[&str] = &[
     "network connect",
     "network disconnect",
     "network prune",
-    "system df",
     "system dial-stdio",
 ];
 

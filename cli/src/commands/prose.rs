@@ -43,6 +43,7 @@ static PAGES: &[(&str, &str)] = pages![
     "start",
     "stats",
     "stop",
+    "system-df",
     "system-prune",
     "tag",
     "top",

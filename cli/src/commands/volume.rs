@@ -84,7 +84,8 @@ pub(crate) const PRUNE: Entry = Entry {
     ..Entry::PLAIN
 };
 
-const LAYOUT: Layout = Layout {
+/// How `volume ls` looks.
+pub(crate) const LAYOUT: Layout = Layout {
     table: "{{.Driver}}\t{{.Name}}",
     quiet: "{{.Name}}",
     headings: &[
@@ -129,7 +130,8 @@ async fn ls(client: Client, given: Given) -> Result<u8, Error> {
     Ok(0)
 }
 
-fn row(volume: &Volume) -> Row {
+/// The row of a volume.
+pub(crate) fn row(volume: &Volume) -> Row {
     let labels: BTreeMap<_, _> = volume.labels.iter().collect();
     let labels: Vec<_> = labels.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
     let none = "N/A".to_owned();

@@ -49,7 +49,8 @@ pub(crate) fn render(layout: &Layout, format: Option<&str>, quiet: bool, rows: V
     Ok(lines.join("\n"))
 }
 
-fn value(row: Row) -> Value {
+/// What a template sees of a row.
+pub(crate) fn value(row: Row) -> Value {
     Value::Map(std::sync::Arc::new(row.into_iter().map(|(name, value)| (name.into(), value)).collect()))
 }
 

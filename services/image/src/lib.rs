@@ -22,6 +22,7 @@ mod save;
 mod settings;
 mod snapshots;
 mod store;
+mod usage;
 mod uses;
 
 use std::sync::Arc;

@@ -21,6 +21,7 @@ mod containerd;
 mod cp;
 mod crash;
 mod databases;
+mod df;
 mod exec;
 mod flags;
 mod health;

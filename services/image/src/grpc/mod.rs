@@ -7,10 +7,11 @@ use std::{pin::Pin, sync::Arc};
 use berth_core::{Failure, Platform, Reference};
 use berth_proto::berth::image::v1::{
     CommitProgress, CommitRequest, GetRequest, GetResponse, HistoryRequest, HistoryResponse, HistoryStep, Image,
-    ImportRequest, ImportResponse, ListRequest, ListResponse, LoadProgress, LoadRequest, LoadedImage, PruneRequest,
-    PruneResponse, PullDone, PullProgress, PullRequest, ReleaseRequest, ReleaseResponse, RemoveRequest, RemoveResponse,
-    Removed as WireRemoved, SaveRequest, SaveResponse, SetUsesRequest, SetUsesResponse, TagRequest, TagResponse,
-    UsageRequest, UsageResponse, images_server, load_progress, load_request, pull_progress::Message, removed::What,
+    ImageUsage, ImportRequest, ImportResponse, ListRequest, ListResponse, LoadProgress, LoadRequest, LoadedImage,
+    PruneRequest, PruneResponse, PullDone, PullProgress, PullRequest, ReleaseRequest, ReleaseResponse, RemoveRequest,
+    RemoveResponse, Removed as WireRemoved, SaveRequest, SaveResponse, SetUsesRequest, SetUsesResponse, TagRequest,
+    TagResponse, UsageRequest, UsageResponse, images_server, load_progress, load_request, pull_progress::Message,
+    removed::What,
 };
 use bytes::Bytes;
 use futures::Stream;
@@ -28,6 +29,7 @@ use crate::{
     registry::Credentials,
     removal::Removed,
     store::{Record, Stored},
+    usage,
 };
 
 /// A load's data comes in messages of up to this size.
@@ -293,7 +295,10 @@ impl images_server::Images for Service {
         let [(blobs, bytes), (partial_blobs, partial_bytes)] =
             blocking(move || images.store.blobs.usage()).await.map_err(status)?;
         let path = self.0.store.blobs.root().display().to_string();
-        Ok(Response::new(UsageResponse { blobs, bytes, partial_blobs, partial_bytes, path }))
+        let usage::Usage { images, total, unused } = usage::usage(&self.0).await.map_err(status)?;
+        let image = |of: usage::ImageUsage| ImageUsage { id: of.id.to_string(), size: of.size, shared: of.shared };
+        let images = images.into_iter().map(image).collect();
+        Ok(Response::new(UsageResponse { blobs, bytes, partial_blobs, partial_bytes, path, images, total, unused }))
     }
 }
 
