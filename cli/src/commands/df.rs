@@ -164,7 +164,7 @@ impl Found {
 }
 
 fn row(kind: &'static str, count: usize, active: usize, size: u64, unused: u64) -> Row {
-    let share = if size > 0 { format!(" ({}%)", unused * 100 / size) } else { String::new() };
+    let share = (unused * 100).checked_div(size).map(|share| format!(" ({share}%)")).unwrap_or_default();
     Row::from([
         ("Type", kind.into()),
         ("TotalCount", count.to_string().into()),
