@@ -5,6 +5,7 @@
 //!
 //! Everything runs in a private directory, network namespace and cgroup, on the release binaries.
 
+mod crowd;
 mod engine;
 mod measure;
 mod memory;
@@ -46,6 +47,9 @@ fn main() -> anyhow::Result<()> {
     }
     if is_wanted("memory") {
         memory::report(&node, &engines)?;
+    }
+    if is_wanted("crowd") {
+        crowd::report(&node, &engines[0])?;
     }
     drop(engines);
     node.finish();

@@ -16,7 +16,7 @@ fn pss(pid: u32) -> u64 {
 }
 
 /// Pids of the shims that belong to a directory or a socket with this in their command line.
-fn shims(mark: &str) -> Vec<u32> {
+pub(crate) fn shims(mark: &str) -> Vec<u32> {
     let ours = |process: &std::path::PathBuf| {
         let cmdline = String::from_utf8_lossy(&fs::read(process.join("cmdline")).unwrap_or_default()).into_owned();
         let cwd = fs::read_link(process.join("cwd")).unwrap_or_default();
@@ -26,6 +26,11 @@ fn shims(mark: &str) -> Vec<u32> {
     };
     let processes = leftovers::processes();
     processes.iter().filter(|p| ours(p)).filter_map(|p| p.file_name()?.to_str()?.parse().ok()).collect()
+}
+
+/// KiB of all these processes.
+pub(crate) fn of(pids: &[u32]) -> u64 {
+    pids.iter().map(|pid| pss(*pid)).sum()
 }
 
 /// Prints the daemons' memory and that of twenty containers' shims.

@@ -92,5 +92,5 @@ pub(crate) fn all() -> Vec<Work> {
 
 /// What can be asked for by name.
 pub(crate) fn names() -> Vec<&'static str> {
-    all().iter().map(|work| work.name).chain(["memory", "pull"]).collect()
+    all().iter().map(|work| work.name).chain(["memory", "crowd", "pull"]).collect()
 }
