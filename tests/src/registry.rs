@@ -28,6 +28,22 @@ impl Registry {
     /// # Panics
     /// It cannot be started.
     pub fn serve(netns: &Netns, storage: &Path, address: &str) -> Self {
+        Self::serve_with(netns, storage, address, "")
+    }
+
+    /// The same for `user` with the password `secret` alone (basic authentication).
+    ///
+    /// # Panics
+    /// It cannot be started.
+    pub fn private(netns: &Netns, storage: &Path, address: &str) -> Self {
+        Self::serve_with(netns, storage, address, "auth: {htpasswd: {realm: here, path: DIRECTORY/users}}\n")
+    }
+
+    /// With more lines of configuration, where `DIRECTORY/users` is a file with that user.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    pub fn serve_with(netns: &Netns, storage: &Path, address: &str, more: &str) -> Self {
         let config = tempfile::tempdir().expect("a temporary directory can be made");
         let file = config.path().join("config.yml");
         let text = format!(
@@ -35,6 +51,10 @@ impl Registry {
              http: {{addr: {address:?}}}\n",
             storage
         );
+        // bcrypt of "secret".
+        let users = "user:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
+        fs::write(config.path().join("users"), users).expect("users can be written");
+        let text = text + &more.replace("DIRECTORY", config.path().to_str().expect("plain paths"));
         fs::write(&file, text).expect("the configuration can be written");
         let mut command = netns.command("docker-registry");
         command.arg("serve").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());

@@ -21,6 +21,7 @@ mod info;
 mod inspect;
 mod lifecycle;
 mod load;
+mod login;
 mod logs;
 mod network;
 mod port;
@@ -68,6 +69,8 @@ pub(crate) static COMMANDS: &[Entry] = &[
     inspect::IMAGE,
     lifecycle::KILL,
     load::ENTRY,
+    login::ENTRY,
+    login::LOGOUT,
     logs::ENTRY,
     network::LIST,
     network::INSPECT,
@@ -117,8 +120,6 @@ pub(crate) const GROUPS: &[(&str, &str)] = &[
 pub(crate) const ABSENT: &[&str] = &[
     "push",
     "build",
-    "login",
-    "logout",
     "search",
     "builder",
     "buildx",

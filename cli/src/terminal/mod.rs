@@ -1,5 +1,6 @@
 //! Between the caller's terminal or pipes and a process in a container.
 
+pub(crate) mod ask;
 pub(crate) mod input;
 pub(crate) mod keys;
 pub(crate) mod output;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use berth_proto::berth::runtime::v1::TerminalSize;
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::termios::{LocalFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
 /// What the terminal was before it became raw, and the terminal.
 static SAVED: Mutex<Option<(File, Termios)>> = Mutex::new(None);
@@ -42,16 +42,28 @@ fn of(fd: BorrowedFd<'_>) -> Option<TerminalSize> {
 /// # Errors
 /// It is no terminal.
 pub(crate) fn enter() -> io::Result<()> {
+    change(cfmakeraw)
+}
+
+/// What is typed on standard input is not shown until [`restore`].
+///
+/// # Errors
+/// It is no terminal.
+pub(crate) fn hide() -> io::Result<()> {
+    change(|terminal| terminal.local_flags.remove(LocalFlags::ECHO))
+}
+
+fn change(change: impl FnOnce(&mut Termios)) -> io::Result<()> {
     let terminal = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     let before = tcgetattr(&terminal)?;
-    let mut raw = before.clone();
-    cfmakeraw(&mut raw);
+    let mut changed = before.clone();
+    change(&mut changed);
     if let Ok(mut saved) = SAVED.lock() {
         if saved.is_none() {
             restore_on_panic();
             *saved = Some((terminal.try_clone()?, before));
         }
-        tcsetattr(&terminal, SetArg::TCSANOW, &raw)?;
+        tcsetattr(&terminal, SetArg::TCSANOW, &changed)?;
     }
     Ok(())
 }

@@ -53,6 +53,8 @@ pub enum Error {
     Denied { repository: String, why: String },
     #[error("{host} does not accept the credentials: {why}")]
     Credentials { host: String, why: String },
+    #[error("login attempt to {url} failed with status: {status}")]
+    Login { url: String, status: http::StatusCode },
     #[error("{host} cannot be trusted over TLS: {why}")]
     Tls { host: String, why: String, hint: String },
     #[error("{host}: {why}")]
@@ -100,7 +102,7 @@ impl Error {
             Self::Conflict(_) => Kind::FailedPrecondition,
             Self::WrongDigest { .. } | Self::WrongSize { .. } => Kind::DataLoss,
             Self::Denied { .. } => Kind::PermissionDenied,
-            Self::Credentials { .. } => Kind::Unauthenticated,
+            Self::Credentials { .. } | Self::Login { .. } => Kind::Unauthenticated,
             Self::Registry { .. } | Self::TooMany { .. } | Self::Tls { .. } => Kind::Unavailable,
             Self::NoSpace { .. } => Kind::ResourceExhausted,
             Self::Snapshotter(failure) => failure.kind,

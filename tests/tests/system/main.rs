@@ -28,6 +28,7 @@ mod health;
 mod images;
 mod lifecycle;
 mod limits;
+mod login;
 mod logs;
 mod looking;
 mod mirror;

@@ -8,10 +8,10 @@ use berth_core::{Failure, Platform, Reference};
 use berth_proto::berth::image::v1::{
     CommitProgress, CommitRequest, GetRequest, GetResponse, HistoryRequest, HistoryResponse, HistoryStep, Image,
     ImageUsage, ImportRequest, ImportResponse, ListRequest, ListResponse, LoadProgress, LoadRequest, LoadedImage,
-    PruneRequest, PruneResponse, PullDone, PullProgress, PullRequest, ReleaseRequest, ReleaseResponse, RemoveRequest,
-    RemoveResponse, Removed as WireRemoved, SaveRequest, SaveResponse, SetUsesRequest, SetUsesResponse, TagRequest,
-    TagResponse, UsageRequest, UsageResponse, images_server, load_progress, load_request, pull_progress::Message,
-    removed::What,
+    LoginRequest, LoginResponse, PruneRequest, PruneResponse, PullDone, PullProgress, PullRequest, ReleaseRequest,
+    ReleaseResponse, RemoveRequest, RemoveResponse, Removed as WireRemoved, SaveRequest, SaveResponse, SetUsesRequest,
+    SetUsesResponse, TagRequest, TagResponse, UsageRequest, UsageResponse, images_server, load_progress, load_request,
+    pull_progress::Message, removed::What,
 };
 use bytes::Bytes;
 use futures::Stream;
@@ -299,6 +299,15 @@ impl images_server::Images for Service {
         let image = |of: usage::ImageUsage| ImageUsage { id: of.id.to_string(), size: of.size, shared: of.shared };
         let images = images.into_iter().map(image).collect();
         Ok(Response::new(UsageResponse { blobs, bytes, partial_blobs, partial_bytes, path, images, total, unused }))
+    }
+
+    async fn login(&self, request: Request<LoginRequest>) -> Result<Response<LoginResponse>, Status> {
+        let LoginRequest { server, auth } = request.into_inner();
+        let credentials = auth.and_then(Credentials::from_wire);
+        let credentials = credentials.ok_or_else(|| status(Error::Request("Login needs credentials")))?;
+        let identity = self.0.registries.login(&server, &credentials).await.map_err(status)?;
+        let identity_token = identity.unwrap_or_default();
+        Ok(Response::new(LoginResponse { status: "Login Succeeded".into(), identity_token }))
     }
 }
 

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::{
     clients::{Clients, Unreached},
-    session::{Attempt, limited, retry_after},
+    session::{Attempt, MAX_ERROR, limited, retry_after, said},
 };
 use crate::{error::Error, registry::challenge::Challenge};
 
@@ -65,6 +65,21 @@ impl Credentials {
 struct Answer {
     token: Option<String>,
     access_token: Option<String>,
+    refresh_token: Option<String>,
+}
+
+/// What an answer to a challenge is.
+pub(super) struct Granted {
+    /// For the `Authorization` header.
+    pub(super) authorization: String,
+    /// An OAuth2 refresh token, where one was asked for and given.
+    pub(super) refresh: Option<String>,
+}
+
+impl Granted {
+    fn new(authorization: String) -> Self {
+        Self { authorization, refresh: None }
+    }
 }
 
 /// Who asks whom for what.
@@ -78,6 +93,8 @@ pub(super) struct Asking<'a> {
     /// What is asked for where the challenge does not say.
     pub(super) scope: &'a str,
     pub(super) credentials: Option<&'a Credentials>,
+    /// A refresh token is wanted as well.
+    pub(super) offline: bool,
 }
 
 /// The `Authorization` that answers a challenge; `None` where we have nothing to answer with.
@@ -85,14 +102,16 @@ pub(super) async fn answer(
     clients: &Clients,
     challenge: &Challenge,
     asking: &Asking<'_>,
-) -> Result<Option<String>, Attempt> {
+) -> Result<Option<Granted>, Attempt> {
     let credentials = asking.credentials;
     let (realm, service, scope) = match (challenge, credentials) {
-        (_, Some(Credentials::Token(token))) => return Ok(Some(format!("Bearer {token}"))),
+        (_, Some(Credentials::Token(token))) => {
+            return Ok(Some(Granted::new(format!("Bearer {token}"))));
+        }
         (Challenge::Basic, Some(Credentials::Password { username, password })) => {
             use base64::Engine as _;
             let pair = base64::engine::general_purpose::STANDARD.encode(format!("{username}:{password}"));
-            return Ok(Some(format!("Basic {pair}")));
+            return Ok(Some(Granted::new(format!("Basic {pair}"))));
         }
         (Challenge::Basic, _) => return Ok(None),
         (Challenge::Bearer { realm, service, scope }, _) => {
@@ -106,7 +125,7 @@ pub(super) async fn answer(
         let why = format!("its token server {realm:?} is not reached over TLS; credentials are not sent there");
         return Err(Attempt::last(failed(why)));
     }
-    let request = request(clients, url, service, scope, credentials);
+    let request = request(clients, url, service, scope, asking);
     let answer = request.send().await.map_err(|error| {
         let Unreached { why, for_good } = clients.unreached(realm, error);
         let error = failed(format!("its token server {realm}: {why}"));
@@ -115,7 +134,9 @@ pub(super) async fn answer(
     let status = answer.status();
     if !status.is_success() {
         let wait = retry_after(&answer);
-        let why = format!("its token server {realm} answered {status}, {}", Credentials::who(credentials));
+        let said = said(&limited(answer, MAX_ERROR).await.unwrap_or_default());
+        let in_brackets = if said.is_empty() { String::new() } else { format!(" ({said})") };
+        let why = format!("its token server {realm} answered {status}{in_brackets}, {}", Credentials::who(credentials));
         return Err(match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST if credentials.is_some() => {
                 Attempt::last(Error::Credentials { host: asking.host.into(), why })
@@ -137,7 +158,8 @@ pub(super) async fn answer(
         .map_err(|_| Attempt::last(failed(format!("the answer of its token server {realm} is malformed"))))?;
     let token = [answer.token, answer.access_token].into_iter().flatten().find(|token| !token.is_empty());
     let token = token.ok_or_else(|| Attempt::last(failed(format!("its token server {realm} gave no token"))))?;
-    Ok(Some(format!("Bearer {token}")))
+    let refresh = answer.refresh_token.filter(|token| !token.is_empty());
+    Ok(Some(Granted { authorization: format!("Bearer {token}"), refresh }))
 }
 
 fn request(
@@ -145,10 +167,10 @@ fn request(
     mut url: reqwest::Url,
     service: Option<&str>,
     scope: &str,
-    credentials: Option<&Credentials>,
+    asking: &Asking<'_>,
 ) -> reqwest::RequestBuilder {
     let http = clients.for_tokens(url.host_str().unwrap_or_default());
-    if let Some(Credentials::Identity(token)) = credentials {
+    if let Some(Credentials::Identity(token)) = asking.credentials {
         let mut form = url::form_urlencoded::Serializer::new(String::new());
         form.extend_pairs([
             ("grant_type", "refresh_token"),
@@ -165,9 +187,14 @@ fn request(
     {
         let mut query = url.query_pairs_mut();
         query.extend_pairs(service.map(|service| ("service", service)));
-        query.append_pair("scope", scope);
+        if asking.offline {
+            query.extend_pairs([("offline_token", "true"), ("client_id", CLIENT)]);
+        }
+        if !scope.is_empty() {
+            query.append_pair("scope", scope);
+        }
     }
-    match credentials {
+    match asking.credentials {
         Some(Credentials::Password { username, password }) => http.get(url).basic_auth(username, Some(password)),
         _ => http.get(url),
     }

@@ -3,6 +3,7 @@
 mod auth;
 mod challenge;
 mod clients;
+mod login;
 mod session;
 
 use std::{
@@ -84,20 +85,24 @@ impl Registries {
     /// The hosts to ask for a reference, in order: mirrors, then the registry itself.
     pub(crate) async fn hosts(&self, reference: &Reference) -> Vec<Host> {
         let domain = reference.domain();
-        let settings = self.settings.get(domain);
         let mirror = |base: &String| Host { base: base.trim_end_matches('/').into(), mirror_of: Some(domain.into()) };
-        let mut hosts: Vec<Host> = settings.into_iter().flat_map(|s| &s.mirrors).map(mirror).collect();
+        let mut hosts: Vec<Host> = self.settings.get(domain).into_iter().flat_map(|s| &s.mirrors).map(mirror).collect();
+        hosts.push(self.own(domain).await);
+        hosts
+    }
+
+    /// The registry itself.
+    pub(crate) async fn own(&self, domain: &str) -> Host {
         let base = if domain == DEFAULT_DOMAIN {
             HUB_API.to_owned()
-        } else if settings.is_some_and(|s| s.plain_http) {
+        } else if self.settings.get(domain).is_some_and(|s| s.plain_http) {
             format!("http://{domain}")
         } else if is_loopback(domain) {
             format!("{}://{domain}", self.scheme(domain).await)
         } else {
             format!("https://{domain}")
         };
-        hosts.push(Host { base, mirror_of: None });
-        hosts
+        Host { base, mirror_of: None }
     }
 
     /// A loopback registry may speak plain HTTP, as with Docker; one that speaks TLS says so to a plain request.

@@ -20,7 +20,7 @@ use crate::{error::Error, manifest};
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// How often one request may be refused for who we are: a token that another request has got may have expired by now.
 const MAX_ASKED: u32 = 2;
-const MAX_ERROR: usize = 16 * 1024;
+pub(super) const MAX_ERROR: usize = 16 * 1024;
 
 /// See the module.
 #[derive(Clone)]
@@ -160,11 +160,13 @@ impl Session {
             secure: self.host.base.starts_with("https:"),
             scope: &format!("repository:{}:pull", self.path),
             credentials: self.credentials.as_ref(),
+            offline: false,
         };
         let answering = auth::answer(&self.clients, &challenge, &asking);
-        *current = tokio::time::timeout(self.patience, answering).await.unwrap_or_else(|_| {
+        let granted = tokio::time::timeout(self.patience, answering).await.unwrap_or_else(|_| {
             Err(Attempt { error: self.slow("its token server's answer"), retry: Some(Duration::ZERO) })
         })?;
+        *current = granted.map(|granted| granted.authorization);
         // What was refused is not tried again.
         Ok(current.is_some() && current.as_deref() != used)
     }
@@ -282,7 +284,7 @@ pub(super) fn retry_after(answer: &Response) -> Duration {
 
 /// What a registry says about an error (distribution-spec, "Error Codes"), as Docker words it, shortened: "name unknown:
 /// repository not known to registry".
-fn said(body: &[u8]) -> String {
+pub(super) fn said(body: &[u8]) -> String {
     #[derive(serde::Deserialize)]
     struct Errors {
         errors: Vec<One>,
