@@ -15,7 +15,10 @@ use std::{
 };
 
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::{
+        inotify::AddWatchFlags,
+        signal::{Signal, kill},
+    },
     unistd::Pid,
 };
 use tempfile::TempDir;
@@ -24,6 +27,7 @@ use crate::{
     command::{Finished, run},
     fixtures, leftovers,
     netns::Netns,
+    patience,
     registry::Registry,
 };
 
@@ -292,11 +296,16 @@ impl Node {
             self.berth(&[&["rm", "-f", "-v"], &ids[..]].concat()).ok();
         }
         assert_eq!(self.berth(&["ps", "-aq"]).ok(), "", "all containers are removed");
+        // The bundle of one that goes with its end goes beside it, not before.
+        let bundles = self.state().join("runtime/bundles");
+        let left =
+            || -> Vec<_> { fs::read_dir(&bundles).into_iter().flatten().flatten().map(|e| e.file_name()).collect() };
+        if bundles.exists() {
+            let told = || format!("bundles are left: {:?}\n{}", left(), self.log());
+            patience::until([bundles.as_path()], AddWatchFlags::IN_DELETE, || left().is_empty(), told);
+        }
         self.shut_down();
         self.registry = None;
-        let bundles = self.state().join("runtime/bundles");
-        let left: Vec<_> = fs::read_dir(bundles).into_iter().flatten().flatten().map(|e| e.file_name()).collect();
-        assert!(left.is_empty(), "bundles are left: {left:?}\n{}", self.log());
         self.remove_cgroup();
         let left = leftovers::of(self.directory.path(), &self.cgroup);
         assert!(left.is_empty(), "the node left behind:\n{}\n{}", left.join("\n"), self.log());

@@ -22,7 +22,14 @@ pub(crate) fn value(name: &'static str, kind: &'static str, help: &'static str) 
 
 /// `--name VALUE`, as often as one likes.
 pub(crate) fn list(name: &'static str, kind: &'static str, help: &'static str) -> Arg {
-    value(name, kind, help).action(ArgAction::Append)
+    let arg = value(name, kind, help).action(ArgAction::Append);
+    if kind == "filter" { arg.value_parser(filter) } else { arg }
+}
+
+/// A filter is a name and a value; names are written as one likes.
+fn filter(text: &str) -> Result<String, String> {
+    let (name, value) = text.split_once('=').ok_or("bad format of filter (expected name=value)")?;
+    Ok(format!("{}={value}", name.trim().to_lowercase()))
 }
 
 /// What Go's `strconv.ParseBool` takes for a boolean.

@@ -39,6 +39,10 @@ pub(crate) fn render(layout: &Layout, format: Option<&str>, quiet: bool, rows: V
     if tabular {
         lines.push(format.execute(&heading(layout))?);
     }
+    if rows.is_empty() && !tabular {
+        // A field that there is not is a mistake whether there are rows or not.
+        format.execute(&heading(layout))?;
+    }
     for row in rows {
         lines.push(format.execute(&value(row))?);
     }
@@ -90,5 +94,6 @@ mod tests {
         assert_eq!(text(Some("json"), false).lines().next(), Some(r#"{"ID":"abc","Names":"one"}"#));
         assert!(render(&LAYOUT, Some("{{.Nope}}"), false, rows()).is_err());
         assert_eq!(render(&LAYOUT, Some("{{.ID}}"), false, vec![]).unwrap(), "");
+        assert!(render(&LAYOUT, Some("{{.Nope}}"), false, vec![]).is_err());
     }
 }

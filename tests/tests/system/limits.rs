@@ -1,10 +1,84 @@
 //! Limits bind.
 
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
+
 use berth_tests::{Node, Setup};
 
 use crate::node;
 
-on_both_runtimes!(memory_is_limited_and_the_kill_is_told, cpu_and_pids_are_limited, half_a_cpu_is_held);
+on_both_runtimes!(
+    memory_is_limited_and_the_kill_is_told,
+    cpu_and_pids_are_limited,
+    half_a_cpu_is_held,
+    it_stays_on_its_cpu,
+    shares_divide_a_cpu,
+    writes_to_a_device_are_held_back,
+    the_oom_killer_can_be_kept_away,
+);
+
+/// Whether every controller of this machine is on cgroup v2.
+fn unified() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
+fn it_stays_on_its_cpu(setup: Setup) {
+    let node = node(setup);
+    let own = ["grep", "_allowed_list", "/proc/self/status"];
+    let pinned =
+        node.berth(&[&["run", "--rm", "--cpuset-cpus", "0", "--cpuset-mems", "0", "busybox"], &own[..]].concat());
+    assert_eq!(pinned.ok(), "Cpus_allowed_list:\t0\nMems_allowed_list:\t0");
+    node.finish();
+}
+
+/// Both want all of the same CPU, one has eight times the shares: when it has had two seconds, the other cannot have had one.
+fn shares_divide_a_cpu(setup: Setup) {
+    let node = node(setup);
+    let busy = "while :; do :; done";
+    let on = |shares: &'static str| {
+        ["--network", "none", "--cpuset-cpus", "0", "--cpu-shares", shares, "busybox", "sh", "-c"]
+    };
+    node.berth(&[&["run", "-d", "--name", "little"], &on("256")[..], &[busy]].concat()).ok();
+    let much = format!("({busy}) & until [ $(cut -d' ' -f14 /proc/$!/stat) -ge 200 ]; do sleep 0.05; done; kill $!");
+    node.berth(&[&["run", "--rm"], &on("2048")[..], &[&much]].concat()).ok();
+    let pid = node.inspect("little", "{{.State.Pid}}");
+    node.berth(&["pause", "little"]).ok();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let ticks: u64 = stat.split(' ').nth(13).unwrap().parse().unwrap();
+    // It had the CPU for itself until the other one was there.
+    assert!(ticks < 150, "{ticks} hundredths of a second");
+    node.finish();
+}
+
+/// Three megabytes at one a second past the page cache: the last can only be there after two seconds.
+fn writes_to_a_device_are_held_back(setup: Setup) {
+    let node = node(setup);
+    let device = fs::metadata(node.root()).unwrap().dev();
+    let device = format!("/dev/block/{}:{}", nix::sys::stat::major(device), nix::sys::stat::minor(device));
+    let Ok(device) = fs::canonicalize(device) else {
+        eprintln!("skipped: what the test's files are on is no block device");
+        return node.finish();
+    };
+    let rate = format!("{}:1mb", device.display());
+    let script = "a=$(date +%s%N); dd if=/dev/zero of=/f bs=1M count=4 oflag=direct 2>/dev/null; b=$(date +%s%N); echo $(((b - a) / 1000000))";
+    let wrote = node.berth(&["run", "--rm", "--device-write-bps", &rate, "busybox", "sh", "-c", script]);
+    let milliseconds: u64 = wrote.ok().parse().unwrap();
+    if wrote.error().contains("BPS Block I/O write limit") {
+        // This kernel cannot, and it is said.
+        return node.finish();
+    }
+    assert!(milliseconds >= 2000, "{milliseconds} ms: {}", wrote.error());
+    node.finish();
+}
+
+/// On cgroup v2 the kernel has no such thing: it is said, and the container runs.
+fn the_oom_killer_can_be_kept_away(setup: Setup) {
+    let node = node(setup);
+    let own = "head -n 1 /sys/fs/cgroup/memory/memory.oom_control 2>/dev/null || echo none";
+    let ran = node.berth(&["run", "--rm", "-m", "64m", "--oom-kill-disable", "busybox", "sh", "-c", own]);
+    let (said, warned) = (ran.ok(), ran.error().contains("OomKillDisable"));
+    assert_eq!((said, warned), if unified() { ("none", true) } else { ("oom_kill_disable 1", false) });
+    node.finish();
+}
 
 /// One that wants all of a CPU is held back, period after period, as the kernel itself counts it.
 fn half_a_cpu_is_held(setup: Setup) {
@@ -24,7 +98,7 @@ fn an_update_is_whole_or_not_at_all() {
     let words = ["run", "-d", "--name", "c", "-m", "64m", "--memory-swap", "64m", "busybox", "sh", "-c", fill];
     node.berth(&words).ok();
     assert_eq!(node.lines(&["logs", "-f", "c"]).next().as_deref(), Some("full"));
-    if !std::path::Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists() {
+    if unified() {
         // cgroup v2 takes any limit, and kills what is above it.
         return node.finish();
     }
