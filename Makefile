@@ -45,11 +45,11 @@ test-build:
 fixtures:
 	tests/fixtures/images target/fixtures
 
-## test-vm: the low-level runtime on a stock kernel with cgroup v2, in a throw-away machine
-test-vm:
-	scripts/setup test
-	$(CARGO) test --locked -p berth-shim --no-run
-	tests/vm/run -- env $(CARGO) test --locked --offline -p berth-shim --test oci_runtime
+## test-vm: the low-level runtime, and limits, on a stock kernel with cgroup v2, in a throw-away machine
+test-vm: test-build
+	tests/fixtures/images target/fixtures busybox
+	tests/vm/run -- env $(CARGO) test --workspace --locked --offline --test oci_runtime
+	tests/vm/run -- env TMPDIR=/scratch $(CARGO) test --workspace --locked --offline --test system -- limits
 
 ## docs: docs/commands, a page for each command, from the command line itself
 docs:

@@ -30,22 +30,22 @@ fn it_stays_on_its_cpu(setup: Setup) {
     node.finish();
 }
 
-/// Both want all of the same CPU, one has eight times the shares: when it has had two seconds, the other cannot have had one.
+/// Both want all of the same CPU, one has eight times the shares: while it has two seconds, the other cannot have one.
 fn shares_divide_a_cpu(setup: Setup) {
     let node = node(setup);
-    let busy = "while :; do :; done";
-    let on = |shares: &'static str| {
-        ["--network", "none", "--cpuset-cpus", "0", "--cpu-shares", shares, "busybox", "sh", "-c"]
+    for (name, shares) in [("little", "256"), ("much", "2048")] {
+        let on = ["run", "-d", "--name", name, "--network", "none", "--cpuset-cpus", "0", "--cpu-shares", shares];
+        node.berth(&[&on[..], &["busybox", "sh", "-c", "while :; do :; done"]].concat()).ok();
+    }
+    let ticks = |name: &str| -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", node.inspect(name, "{{.State.Pid}}"))).unwrap();
+        stat.split(' ').nth(13).unwrap().parse().unwrap()
     };
-    node.berth(&[&["run", "-d", "--name", "little"], &on("256")[..], &[busy]].concat()).ok();
-    let much = format!("({busy}) & until [ $(cut -d' ' -f14 /proc/$!/stat) -ge 200 ]; do sleep 0.05; done; kill $!");
-    node.berth(&[&["run", "--rm"], &on("2048")[..], &[&much]].concat()).ok();
-    let pid = node.inspect("little", "{{.State.Pid}}");
-    node.berth(&["pause", "little"]).ok();
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let ticks: u64 = stat.split(' ').nth(13).unwrap().parse().unwrap();
-    // It had the CPU for itself until the other one was there.
-    assert!(ticks < 150, "{ticks} hundredths of a second");
+    let (little, much) = (ticks("little"), ticks("much"));
+    let wait = format!("until [ $(cut -d' ' -f14 /proc/1/stat) -ge {} ]; do sleep 0.05; done", much + 200);
+    node.berth(&["exec", "much", "sh", "-c", &wait]).ok();
+    let had = ticks("little") - little;
+    assert!(had < 100, "{had} hundredths of a second");
     node.finish();
 }
 
