@@ -23,6 +23,7 @@ mod process;
 mod rootfs;
 mod serve;
 mod shim;
+mod shm;
 mod signals;
 mod spans;
 mod stamp;

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, rc::Rc};
 
-use berth_core::bundle::{CONFIG, INIT_PID, Log, NETNS_FD, ROOTFS};
+use berth_core::bundle::{CONFIG, INIT_PID, Log, NETNS_FD, ROOTFS, SHM};
 use containerd_shim_protos::api::CreateTaskRequest;
 use oci_spec::runtime::{LinuxNamespaceType, Process as OciProcess, Spec};
 use serde_json::Value;
@@ -14,6 +14,7 @@ use crate::{
     process::{Exit, Plugs, Process},
     rootfs,
     shim::Shim,
+    shm,
     streams::{Ends, Outputs, Plug, Want, feed, spill, wire},
 };
 
@@ -33,7 +34,9 @@ impl Shim {
         let engine = self.engine_with(runtime.as_deref())?;
         let root = self.bundle.join(ROOTFS);
         rootfs::mount(&request.rootfs, &root)?;
-        let made = self.make(engine, request, runtime.is_some());
+        let shm = self.options.as_ref().and_then(|options| options.shm_of);
+        let shared = shm.map_or(Ok(()), |pid| shm::share(pid, &self.bundle.join(SHM)));
+        let made = shared.and_then(|()| self.make(engine, request, runtime.is_some()));
         if made.is_err() && !request.rootfs.is_empty() {
             rootfs::clear(&root);
         }

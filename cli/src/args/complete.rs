@@ -157,7 +157,8 @@ async fn values(flag: &Arg, client: &Client, candidates: &mut Vec<(String, Strin
         "platform" => &["linux/amd64", "linux/arm64"],
         "attach" => &["stdin", "stdout", "stderr"],
         "pid" | "uts" | "userns" => &["host"],
-        "ipc" | "cgroupns" => &["private", "host"],
+        "cgroupns" => &["private", "host"],
+        "ipc" => &["private", "shareable", "none", "host"],
         "volumes-from" => return containers(Completes::Containers, client, candidates).await,
         _ => &[],
     };

@@ -161,7 +161,7 @@ fn host_config(container: &Container, spec: &ContainerSpec) -> Json {
         ("SecurityOpt", Json::list_or_null(spec.security_opts.clone())),
         ("Tmpfs", tmpfs(spec)),
         ("UTSMode", spec.uts_mode.as_str().into()),
-        ("UsernsMode", "".into()),
+        ("UsernsMode", spec.userns_mode.as_str().into()),
         ("ShmSize", if spec.shm_size == 0 { 64 << 20 } else { spec.shm_size }.into()),
         ("StorageOpt", Json::map(spec.storage_opts.clone()).omitted_if(spec.storage_opts.is_empty())),
         ("Sysctls", Json::map(spec.sysctls.clone()).omitted_if(spec.sysctls.is_empty())),

@@ -138,7 +138,7 @@ fn isolation() -> Vec<Arg> {
         ),
         list("sysctl", "map", "Kernel parameter of the container's namespaces (name=value)"),
         value("pid", "string", "Process namespace: host or container:NAME"),
-        value("ipc", "string", "IPC namespace: private, host or container:NAME"),
+        value("ipc", "string", "IPC namespace: private, shareable, none, host or container:NAME"),
         value("uts", "string", "UTS namespace: host"),
         value("userns", "string", "User namespace: host"),
         value("cgroupns", "string", "Cgroup namespace: private or host"),

@@ -126,7 +126,7 @@ const FLAGS: [(&str, &str, Fate); 104] = [
     ("ulimit", "nofile=10", Passed),
     ("use-api-socket", "true", Refused("mount the node's socket")),
     ("user", "7", Passed),
-    ("userns", "private", Refused("user namespaces")),
+    ("userns", "host", Passed),
     ("uts", "host", Passed),
     ("volume", "/v", Passed),
     ("volume-driver", "nfs", Refused("driver local")),

@@ -29,7 +29,6 @@ const REFUSED: &[(&str, &str)] = &[
 /// Flags that are accepted with the values that change nothing.
 const HARMLESS: &[(&str, &[&str], &str)] = &[
     ("isolation", &["", "default"], WINDOWS),
-    ("userns", &["", "host"], "user namespaces are not set up in this version; leave it out"),
     ("volume-driver", &["", "local"], "this version has the driver local only"),
 ];
 

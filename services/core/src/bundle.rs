@@ -48,6 +48,8 @@ pub const CONFIG: &str = "config.json";
 pub const OPTIONS: &str = "berth.json";
 /// Where the shim mounts the root file system, in its own mount namespace.
 pub const ROOTFS: &str = "rootfs";
+/// Where the configuration finds another container's /dev/shm; see [`Options::shm_of`].
+pub const SHM: &str = "shm";
 /// ttrpc socket of the shim: the runtime service listens on it before the shim starts and hands it over as
 /// descriptor [`SHIM_SOCKET_FD`].
 pub const SHIM_SOCKET: &str = "shim.sock";
@@ -101,6 +103,9 @@ pub struct Options {
     pub seccomp_cache: Option<String>,
     /// Spans are written to [`SPANS`].
     pub traced: bool,
+    /// A process of another container, whose /dev/shm the shim makes visible at [`SHM`], in its own mount namespace, when
+    /// it makes the container.
+    pub shm_of: Option<u32>,
 }
 
 /// Where a container's output goes.

@@ -11,6 +11,7 @@ mod faces;
 mod filter;
 mod grpc;
 mod host;
+mod init;
 mod instant;
 mod labels;
 mod logs;

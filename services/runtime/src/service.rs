@@ -10,7 +10,7 @@ use crate::{
     container::{Containers, Contents, Directories, Gone, Index, Store, Told, blocking},
     error::{Error, Result},
     events::Events,
-    faces, grpc,
+    faces, grpc, init,
     neighbours::Neighbours,
     network::Networks,
     settings::Settings,
@@ -45,6 +45,7 @@ async fn open(node: &Node, settings: Settings) -> Result<(Arc<Containers>, Conte
         containers: root.join("containers"),
         bundles: state.join("bundles"),
         seccomp: state.join("seccomp"),
+        init: root.join("init"),
         root,
     };
     let (places, chosen) = (directories.clone(), settings.clone());
@@ -54,6 +55,7 @@ async fn open(node: &Node, settings: Settings) -> Result<(Arc<Containers>, Conte
             fs::set_permissions(directory, fs::Permissions::from_mode(0o700))
                 .map_err(Error::io("cannot protect", directory))?;
         }
+        init::place(&places.init).map_err(Error::io("cannot write", &places.init))?;
         let (store, contents) = Store::open(&places.root.join("meta.redb"), &places.containers)?;
         let volumes = Volumes::open(&places.root.join("volumes")).map_err(Failure::from)?;
         let networks = Networks::open(&chosen.network).map_err(Failure::from)?;

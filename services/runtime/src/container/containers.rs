@@ -24,6 +24,8 @@ pub(crate) struct Directories {
     pub(crate) bundles: PathBuf,
     /// Compiled seccomp programs.
     pub(crate) seccomp: PathBuf,
+    /// The program that is the first process of containers that ask for one.
+    pub(crate) init: PathBuf,
 }
 
 /// See the module. Shared behind an [`Arc`].

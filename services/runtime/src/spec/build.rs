@@ -44,6 +44,10 @@ pub(crate) struct Input<'a> {
     pub(crate) pid_of: Option<u32>,
     /// A process of the container whose ipc namespace is shared.
     pub(crate) ipc_of: Option<u32>,
+    /// Where the shim puts the /dev/shm of the container whose ipc namespace is shared.
+    pub(crate) shm: &'a Path,
+    /// The program that is the first process of those that ask for one.
+    pub(crate) init: &'a Path,
     /// Directory with `hosts`, `hostname` and `resolv.conf`.
     pub(crate) files: &'a Path,
     /// Where its cgroup lies, from the root of the hierarchies.
@@ -150,6 +154,8 @@ impl<'a> Input<'a> {
             network: Network::Own,
             pid_of: None,
             ipc_of: None,
+            shm: Path::new("/bundle/shm"),
+            init: Path::new("/root/init"),
             files: Path::new("/files"),
             cgroups_path: Path::new("/berth/x"),
         }

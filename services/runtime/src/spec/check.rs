@@ -19,12 +19,6 @@ pub(crate) fn check(spec: &ContainerSpec) -> Result<Vec<String>, Error> {
 }
 
 fn check_on(spec: &ContainerSpec, host: &Host) -> Result<Vec<String>, Error> {
-    if spec.init {
-        return Err(Error::Unsupported {
-            what: "--init",
-            hint: "there is no init program on this node; use an image whose entry point is one (tini, dumb-init)",
-        });
-    }
     texts(spec)?;
     complete::check_working_dir(&spec.working_dir)?;
     let mut warnings = resources::check(&spec.resources.clone().unwrap_or_default(), host)?;
@@ -46,7 +40,7 @@ fn check_on(spec: &ContainerSpec, host: &Host) -> Result<Vec<String>, Error> {
     if let Some(profile) = security.apparmor.filter(|_| !host.apparmor) {
         warnings.push(format!("AppArmor is not enabled on this machine: the profile {profile} confines nothing"));
     }
-    warnings.extend(namespaces::check(spec)?);
+    namespaces::check(spec)?;
     if spec.network_mode == "host" && !spec.ports.is_empty() {
         warnings.push("Published ports are discarded when using host network mode".into());
     }
@@ -131,7 +125,6 @@ mod tests {
             (ContainerSpec { command: texts("a\0b"), ..none() }, "zero byte"),
             (ContainerSpec { group_add: texts("a,b"), ..none() }, "invalid group"),
             (ContainerSpec { pid_mode: "x".into(), ..none() }, "invalid PID mode: x"),
-            (ContainerSpec { init: true, ..none() }, "no init program"),
         ] {
             let refusal = refusal(spec);
             assert!(refusal.contains(text), "{refusal}");

@@ -13,8 +13,6 @@ pub(crate) enum Error {
     Invalid(String),
     #[error("no command specified")]
     NoCommand,
-    #[error("{what}: {hint}")]
-    Unsupported { what: &'static str, hint: &'static str },
     #[error("error gathering device information while adding custom device {path:?}: {source}")]
     Device { path: PathBuf, source: io::Error },
     #[error("decoding seccomp profile failed: {0}")]
@@ -34,7 +32,6 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         let kind = match &error {
             Error::Invalid(_) | Error::NoCommand | Error::Profile(_) => Kind::InvalidArgument,
-            Error::Unsupported { .. } => Kind::Unimplemented,
             Error::Device { source, .. } if source.kind() == io::ErrorKind::NotFound => Kind::InvalidArgument,
             Error::Device { .. } | Error::Oci(_) => Kind::Internal,
         };

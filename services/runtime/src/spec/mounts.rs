@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use berth_proto::berth::runtime::v1::{self as proto, ContainerSpec};
 use oci_spec::runtime::Mount;
 
-use super::{Error, Input, tmpfs};
+use super::{Error, Input, process::INIT, tmpfs};
 
 /// What the network tells the container, and where programs look for it.
 const FILES: [(&str, &str); 3] =
@@ -16,39 +16,46 @@ const ALWAYS_WRITABLE: [&str; 5] = ["/proc", "/dev", "/dev/pts", "/dev/shm", "/d
 
 /// All mounts, and the propagation that the root needs for them; `None` for the usual.
 pub(super) fn of(input: &Input<'_>) -> Result<(Vec<Mount>, Option<String>), Error> {
-    let spec = input.spec;
     let (users, propagation) = users(input)?;
     let over = |destination: &str| users.iter().any(|mount| mount.destination() == Path::new(destination));
-    let mut mounts: Vec<Mount> = system(spec)
+    let mut mounts: Vec<Mount> = system(input)
         .into_iter()
         // Whoever brings a /dev of their own brings what is in it.
         .filter(|(at, ..)| !(over(at) || at.starts_with("/dev/") && over("/dev")))
-        .map(|(at, typ, source, options)| mount(Path::new(at), typ, Path::new(source), options))
+        .map(|(at, typ, source, options)| mount(Path::new(at), typ, &source, options))
         .collect();
     mounts.extend(users);
     Ok((mounts, propagation))
 }
 
-type System = (&'static str, &'static str, &'static str, Vec<String>);
+type System = (&'static str, &'static str, PathBuf, Vec<String>);
 
-fn system(spec: &ContainerSpec) -> Vec<System> {
+fn system(input: &Input<'_>) -> Vec<System> {
+    let spec = input.spec;
     let words = |options: &str| options.split(',').map(str::to_owned).collect::<Vec<_>>();
-    let shm_size = if spec.shm_size == 0 { 64 << 20 } else { spec.shm_size };
-    let shm = words(&format!("nosuid,noexec,nodev,mode=1777,size={shm_size}"));
-    let mut mounts = vec![
-        ("/proc", "proc", "proc", words("nosuid,noexec,nodev")),
-        ("/dev", "tmpfs", "tmpfs", words("nosuid,strictatime,mode=755,size=65536k")),
-        ("/dev/pts", "devpts", "devpts", words("nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5")),
-        ("/sys", "sysfs", "sysfs", words("nosuid,noexec,nodev,ro")),
-        ("/sys/fs/cgroup", "cgroup", "cgroup", words("ro,nosuid,noexec,nodev")),
-        ("/dev/mqueue", "mqueue", "mqueue", words("nosuid,noexec,nodev")),
-        ("/dev/shm", "tmpfs", "shm", shm),
-    ];
-    for (at, typ, source, options) in &mut mounts {
-        // /dev/mqueue needs nothing: it shows the queues of the namespace it is mounted from.
-        if spec.ipc_mode == "host" && *at == "/dev/shm" {
-            (*typ, *source, *options) = ("bind", *at, words("rbind,rprivate,nosuid,noexec,nodev"));
+    let mut mounts: Vec<System> = [
+        ("/proc", "proc", "proc", "nosuid,noexec,nodev"),
+        ("/dev", "tmpfs", "tmpfs", "nosuid,strictatime,mode=755,size=65536k"),
+        ("/dev/pts", "devpts", "devpts", "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5"),
+        ("/sys", "sysfs", "sysfs", "nosuid,noexec,nodev,ro"),
+        ("/sys/fs/cgroup", "cgroup", "cgroup", "ro,nosuid,noexec,nodev"),
+        // It shows the queues of the namespace that it is mounted from.
+        ("/dev/mqueue", "mqueue", "mqueue", "nosuid,noexec,nodev"),
+    ]
+    .map(|(at, typ, source, options)| (at, typ, source.into(), words(options)))
+    .into();
+    let of_another = |source: &Path| ("/dev/shm", "bind", source.into(), words("rbind,rprivate,nosuid,noexec,nodev"));
+    match &*spec.ipc_mode {
+        "none" => {}
+        "host" => mounts.push(of_another(Path::new("/dev/shm"))),
+        mode if mode.starts_with("container:") => mounts.push(of_another(input.shm)),
+        _ => {
+            let size = if spec.shm_size == 0 { 64 << 20 } else { spec.shm_size };
+            let options = words(&format!("nosuid,noexec,nodev,mode=1777,size={size}"));
+            mounts.push(("/dev/shm", "tmpfs", "shm".into(), options));
         }
+    }
+    for (at, _, _, options) in &mut mounts {
         if spec.read_only && !ALWAYS_WRITABLE.contains(at) && !options.iter().any(|option| option == "ro") {
             options.push("ro".into());
         }
@@ -80,6 +87,9 @@ fn users(input: &Input<'_>) -> Result<(Vec<Mount>, Option<String>), Error> {
         if !mounts.iter().any(|mount| mount.destination() == at) {
             mounts.push(bind(at, &input.files.join(name), "rprivate", !spec.read_only));
         }
+    }
+    if spec.init {
+        mounts.push(bind(Path::new(INIT), input.init, "rprivate", false));
     }
     // What lies deeper would be hidden by what is mounted above it later.
     mounts.sort_by_key(|mount| mount.destination().components().count());
@@ -199,6 +209,27 @@ mod tests {
         assert!(mounts.contains(&"/sys/fs/cgroup cgroup nosuid,noexec,nodev".into()));
         assert!(mounts.contains(&"/dev/shm /dev/shm rbind,rprivate,nosuid,noexec,nodev".into()));
         assert!(mounts.contains(&"/dev/mqueue mqueue nosuid,noexec,nodev".into()));
+    }
+
+    #[test]
+    fn an_init_comes_along_where_it_is_asked_for() {
+        let spec = ContainerSpec { init: true, ..ContainerSpec::default() };
+        let mounts = listed(&Input::of(&spec));
+        assert!(mounts.contains(&"/sbin/docker-init /root/init rbind,rprivate,ro,rro".into()), "{mounts:?}");
+        assert!(!listed(&Input::of(&ContainerSpec::default())).iter().any(|mount| mount.contains("init")));
+    }
+
+    #[test]
+    fn shared_memory_is_where_the_mode_says() {
+        let shm = |mode: &str| {
+            let spec = ContainerSpec { ipc_mode: mode.into(), ..ContainerSpec::default() };
+            listed(&Input::of(&spec)).into_iter().find(|mount| mount.starts_with("/dev/shm "))
+        };
+        assert_eq!(shm("none"), None);
+        for own in ["", "private", "shareable"] {
+            assert!(shm(own).unwrap().starts_with("/dev/shm shm "), "{own}");
+        }
+        assert!(shm("container:x").unwrap().starts_with("/dev/shm /bundle/shm rbind"));
     }
 
     #[test]

@@ -50,18 +50,21 @@ fn namespace(typ: LinuxNamespaceType, path: Option<PathBuf>) -> LinuxNamespace {
 }
 
 /// Refuses modes that there are not, and those that contradict each other.
-pub(super) fn check(spec: &ContainerSpec) -> Result<Vec<String>, Error> {
+pub(super) fn check(spec: &ContainerSpec) -> Result<(), Error> {
     let shares = |mode: &str| mode.strip_prefix("container:").is_some_and(|other| !other.is_empty());
     let refuse = |kind, mode| Err(Error::invalid(format!("invalid {kind} mode: {mode}")));
     let (pid, ipc) = (&*spec.pid_mode, &*spec.ipc_mode);
     if !matches!(pid, "" | "host") && !shares(pid) {
         return refuse("PID", pid);
     }
-    if !matches!(ipc, "" | "private" | "host") && !shares(ipc) {
+    if !matches!(ipc, "" | "none" | "private" | "shareable" | "host") && !shares(ipc) {
         return refuse("IPC", ipc);
     }
     if !matches!(&*spec.uts_mode, "" | "host") {
         return refuse("UTS", &spec.uts_mode);
+    }
+    if !matches!(&*spec.userns_mode, "" | "host") {
+        return refuse("USER", &spec.userns_mode);
     }
     if !matches!(&*spec.cgroupns_mode, "" | "private" | "host") {
         return refuse("cgroup namespace", &spec.cgroupns_mode);
@@ -86,15 +89,7 @@ pub(super) fn check(spec: &ContainerSpec) -> Result<Vec<String>, Error> {
             return Err(Error::invalid(format!("conflicting options: {what}")));
         }
     }
-    let mut warnings = Vec::new();
-    if shares(ipc) {
-        warnings.push(
-            "The container joins the other one's message queues, semaphores and System V shared memory; /dev/shm is its \
-             own."
-                .into(),
-        );
-    }
-    Ok(warnings)
+    Ok(())
 }
 
 #[cfg(test)]

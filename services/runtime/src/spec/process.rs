@@ -4,6 +4,9 @@ use oci_spec::runtime::{Capability, Process, User};
 
 use super::{Error, Input, capabilities, environment, host::Host, rlimits, security::Security};
 
+/// Where a container sees the init that it asked for; users look for Docker's name in `ps`.
+pub(super) const INIT: &str = "/sbin/docker-init";
+
 /// The first process of a container.
 pub(super) fn of(
     input: &Input<'_>,
@@ -17,7 +20,7 @@ pub(super) fn of(
     process
         .set_terminal(Some(spec.tty))
         .set_user(user(&spec.user, &spec.group_add))
-        .set_args(Some(input.args.to_vec()))
+        .set_args(Some(args(input)))
         .set_env(Some(environment::first(&input.hostname(), spec.tty, &spec.env)))
         .set_cwd(directory.into())
         .set_capabilities(Some(capabilities::sets(capabilities)))
@@ -26,6 +29,12 @@ pub(super) fn of(
         .set_apparmor_profile(security.apparmor.clone().filter(|_| host.apparmor))
         .set_oom_score_adj(Some(oom_score(spec.oom_score_adj.unwrap_or(0), host)));
     Ok(process)
+}
+
+/// What is run: the program, or the init that runs it.
+fn args(input: &Input<'_>) -> Vec<String> {
+    let init = [INIT, "--"].map(str::to_owned);
+    init.into_iter().filter(|_| input.spec.init).chain(input.args.iter().cloned()).collect()
 }
 
 /// Without the right to lower it, it stays as high as it is: a container that starts is worth more.
@@ -71,6 +80,14 @@ mod tests {
         assert_eq!(process.env().as_ref().unwrap()[1..], ["HOSTNAME=h", "TERM=xterm", "A=1"]);
         assert_eq!((process.cwd().to_str(), process.oom_score_adj()), (Some("/"), Some(-5)));
         assert_eq!((process.no_new_privileges(), process.apparmor_profile()), (Some(true), &None));
+        let args = ["p".to_owned(), "-x".to_owned()];
+        let run = |init: bool| {
+            let spec = ContainerSpec { init, ..spec.clone() };
+            let input = Input { args: &args, ..Input::of(&spec) };
+            of(&input, &[], &security, &host).unwrap().args().clone().unwrap()
+        };
+        assert_eq!(run(false), ["p", "-x"]);
+        assert_eq!(run(true), ["/sbin/docker-init", "--", "p", "-x"]);
         host.capabilities = 0;
         host.oom_score_adj = 3;
         assert_eq!(oom_score(-5, &host), 3);

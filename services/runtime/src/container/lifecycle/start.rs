@@ -15,7 +15,7 @@ use crate::{
     shims::{Attachment, Task},
     spec,
 };
-use berth_core::bundle::Options;
+use berth_core::bundle::{Options, SHM};
 
 /// A client that attached before the start has this long to connect.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -173,6 +173,22 @@ impl Containers {
         }
     }
 
+    /// The first process of a container whose ipc namespace and /dev/shm others may share.
+    fn ipc_of(&self, id: &str) -> Result<u32> {
+        let record = self.find(id)?.record();
+        let refused = |why: &str| Error::State(format!("can't join IPC of container {id}: {why}"));
+        match record.state.status {
+            Status::Restarting => {
+                Err(refused(&format!("Container {id} is restarting, wait until the container is running")))
+            }
+            status if !status.is_live() => Err(refused(&format!("Container {id} is not running"))),
+            _ if matches!(&*record.spec.ipc_mode, "" | "none" | "private") => {
+                Err(refused("non-shareable IPC (hint: use IpcMode:shareable for the donor container)"))
+            }
+            _ => Ok(record.state.pid),
+        }
+    }
+
     /// Writes the bundle and starts a shim on it.
     async fn launch_shim(
         self: &Arc<Self>,
@@ -181,13 +197,10 @@ impl Containers {
         netns: Option<std::os::fd::OwnedFd>,
         attachment: Attachment,
     ) -> Result<Arc<Task>> {
-        let shared = |mode: &str, what| match mode.strip_prefix("container:") {
-            Some(other) => self.pid_of(other, what).map(Some),
-            None => Ok(None),
-        };
-        let pid_of = shared(&record.spec.pid_mode, "PID")?;
-        let ipc_of = shared(&record.spec.ipc_mode, "IPC")?;
-        let options = self.options(record)?;
+        let other = |mode: &str| mode.strip_prefix("container:").map(str::to_owned);
+        let pid_of = other(&record.spec.pid_mode).map(|other| self.pid_of(&other, "PID")).transpose()?;
+        let ipc_of = other(&record.spec.ipc_mode).map(|other| self.ipc_of(&other)).transpose()?;
+        let options = Options { shm_of: ipc_of, ..self.options(record)? };
         let (containers, record) = (Arc::clone(self), Arc::clone(record));
         let launch = move || {
             let config = containers.config(&record, &mode, &attachment, netns.is_some(), pid_of, ipc_of)?;
@@ -208,6 +221,7 @@ impl Containers {
             oci_runtime: self.handler(&spec.runtime)?,
             seccomp_cache: self.directories.seccomp.to_str().map(str::to_owned),
             traced: self.spans.is_on(),
+            shm_of: None,
         })
     }
 
@@ -239,6 +253,8 @@ impl Containers {
             network: if own_network { spec::Network::Own } else { spec::Network::Host },
             pid_of,
             ipc_of,
+            shm: &self.bundle(&record.id).path().join(SHM),
+            init: &self.directories.init,
             files: &files,
             cgroups_path: &Path::new("/").join(parent).join(&record.id),
         };
