@@ -248,7 +248,7 @@ mod tests {
         assert!(candidates(&["run", "--name", "--p"]).is_empty(), "a value that nobody knows");
         assert!(candidates(&["run", "-p", "80:80", "busybox", "--p"]).is_empty(), "the program's own");
         assert_eq!(candidates(&["run", "-p80:80", "--log-driver", "json"]), ["json-file"]);
-        assert!(candidates(&["push", ""]).len() > 10, "what is not known is completed as a command");
+        assert!(candidates(&["build", ""]).len() > 10, "what is not known is completed as a command");
         for shell in ["bash", "zsh", "fish"] {
             assert!(script(shell).unwrap().contains("__complete"));
         }

@@ -166,7 +166,7 @@ mod tests {
             (&["run", "--rm=maybe", "i"], "invalid argument \"maybe\" for \"--rm\" flag"),
             (&["rm"], "'berth rm' requires at least 1 argument"),
             (&["version", "x"], "'berth version' accepts no arguments"),
-            (&["push", "x"], "berth push is not there yet"),
+            (&["build", "x"], "berth build is not there yet"),
             (&["sart"], "unknown command: berth sart"),
         ] {
             let error = read(words).unwrap_err();

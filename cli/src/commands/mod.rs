@@ -30,6 +30,7 @@ pub(crate) mod prose;
 mod prune;
 mod ps;
 mod pull;
+mod push;
 mod rm;
 mod rmi;
 mod run;
@@ -81,6 +82,7 @@ pub(crate) static COMMANDS: &[Entry] = &[
     prune::SYSTEM,
     ps::ENTRY,
     pull::ENTRY,
+    push::ENTRY,
     lifecycle::RENAME,
     lifecycle::RESTART,
     rm::ENTRY,
@@ -118,7 +120,6 @@ pub(crate) const GROUPS: &[(&str, &str)] = &[
 
 /// Docker's commands that this version has no service for: they are known, so that the answer can say so.
 pub(crate) const ABSENT: &[&str] = &[
-    "push",
     "build",
     "search",
     "builder",
@@ -135,7 +136,6 @@ pub(crate) const ABSENT: &[&str] = &[
     "node",
     "trust",
     "checkpoint",
-    "image push",
     "image build",
     "network create",
     "network rm",

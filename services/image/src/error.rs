@@ -51,6 +51,12 @@ pub enum Error {
     ManifestUnknown { reference: String, why: String },
     #[error("pull access denied for {repository}, repository does not exist or may require authorization: {why}")]
     Denied { repository: String, why: String },
+    #[error("denied: requested access to the resource is denied: {why}")]
+    PushDenied { repository: String, why: String },
+    #[error("An image does not exist locally with the tag: {repository}")]
+    NothingToPush { repository: String },
+    #[error("tag does not exist: {reference}")]
+    NoTag { reference: String },
     #[error("{host} does not accept the credentials: {why}")]
     Credentials { host: String, why: String },
     #[error("login attempt to {url} failed with status: {status}")]
@@ -88,6 +94,8 @@ impl Error {
             Self::NotFound { .. }
             | Self::OtherPlatform { .. }
             | Self::NoPlatform { .. }
+            | Self::NothingToPush { .. }
+            | Self::NoTag { .. }
             | Self::ManifestUnknown { .. } => Kind::NotFound,
             Self::Reference(_)
             | Self::Platform(_)
@@ -101,7 +109,7 @@ impl Error {
             | Self::Request(_) => Kind::InvalidArgument,
             Self::Conflict(_) => Kind::FailedPrecondition,
             Self::WrongDigest { .. } | Self::WrongSize { .. } => Kind::DataLoss,
-            Self::Denied { .. } => Kind::PermissionDenied,
+            Self::Denied { .. } | Self::PushDenied { .. } => Kind::PermissionDenied,
             Self::Credentials { .. } | Self::Login { .. } => Kind::Unauthenticated,
             Self::Registry { .. } | Self::TooMany { .. } | Self::Tls { .. } => Kind::Unavailable,
             Self::NoSpace { .. } => Kind::ResourceExhausted,
@@ -156,8 +164,11 @@ impl From<Error> for Failure {
             Error::Snapshotter(inner) => failure.reason(inner.reason.clone()).hint(inner.hint.clone()),
             Error::NotFound { .. } => failure.reason("IMAGE_NOT_FOUND"),
             Error::Denied { .. } => {
-                failure.hint("check the name; a private repository needs credentials, in ~/.docker/config.json")
+                failure.hint("check the name; a private repository needs credentials: `berth login` keeps them in ~/.docker/config.json")
             }
+            Error::PushDenied { repository, .. } => failure.hint(format!(
+                "who may push to {repository} is the registry's to say: `berth login` tells it who you are"
+            )),
             Error::Credentials { .. } => {
                 failure.hint("user or password are wrong, or the login has expired: log in again")
             }

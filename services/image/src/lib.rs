@@ -16,6 +16,7 @@ mod making;
 mod manifest;
 mod prune;
 mod pull;
+mod push;
 mod registry;
 mod removal;
 mod save;

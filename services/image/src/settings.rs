@@ -10,6 +10,8 @@ use serde::Deserialize;
 pub(crate) struct Settings {
     /// Layers of one image that are downloaded at the same time.
     pub(crate) max_concurrent_downloads: usize,
+    /// Blobs of one image that are uploaded at the same time.
+    pub(crate) max_concurrent_uploads: usize,
     /// Seconds. A connection that brings next to nothing (less than 16 KiB) in this time is given up for another.
     pub(crate) stall_timeout: u32,
     /// What is particular to a registry, by its host as it stands in references.
@@ -28,7 +30,7 @@ pub(crate) struct Registry {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { max_concurrent_downloads: 4, stall_timeout: 20, registry: BTreeMap::new() }
+        Self { max_concurrent_downloads: 4, max_concurrent_uploads: 5, stall_timeout: 20, registry: BTreeMap::new() }
     }
 }
 

@@ -37,6 +37,7 @@ mod namespaces;
 mod nested;
 mod networks;
 mod prune;
+mod push;
 mod restart;
 mod run;
 mod states;

@@ -1,6 +1,7 @@
 //! `berth.image.v1`. Nothing of the rules is here: a message is taken apart, the call is made, the answer is put together.
 
 mod making;
+mod push;
 
 use std::{pin::Pin, sync::Arc};
 
@@ -8,10 +9,10 @@ use berth_core::{Failure, Platform, Reference};
 use berth_proto::berth::image::v1::{
     CommitProgress, CommitRequest, GetRequest, GetResponse, HistoryRequest, HistoryResponse, HistoryStep, Image,
     ImageUsage, ImportRequest, ImportResponse, ListRequest, ListResponse, LoadProgress, LoadRequest, LoadedImage,
-    LoginRequest, LoginResponse, PruneRequest, PruneResponse, PullDone, PullProgress, PullRequest, ReleaseRequest,
-    ReleaseResponse, RemoveRequest, RemoveResponse, Removed as WireRemoved, SaveRequest, SaveResponse, SetUsesRequest,
-    SetUsesResponse, TagRequest, TagResponse, UsageRequest, UsageResponse, images_server, load_progress, load_request,
-    pull_progress::Message, removed::What,
+    LoginRequest, LoginResponse, PruneRequest, PruneResponse, PullDone, PullProgress, PullRequest, PushProgress,
+    PushRequest, ReleaseRequest, ReleaseResponse, RemoveRequest, RemoveResponse, Removed as WireRemoved, SaveRequest,
+    SaveResponse, SetUsesRequest, SetUsesResponse, TagRequest, TagResponse, UsageRequest, UsageResponse, images_server,
+    load_progress, load_request, pull_progress::Message, removed::What,
 };
 use bytes::Bytes;
 use futures::Stream;
@@ -121,6 +122,7 @@ impl images_server::Images for Service {
     type LoadStream = Answers<LoadProgress>;
     type CommitStream = Answers<CommitProgress>;
     type SaveStream = Answers<SaveResponse>;
+    type PushStream = Answers<PushProgress>;
 
     async fn pull(&self, request: Request<PullRequest>) -> Result<Response<Self::PullStream>, Status> {
         let PullRequest { reference, platform: wanted, auth } = request.into_inner();
@@ -299,6 +301,10 @@ impl images_server::Images for Service {
         let image = |of: usage::ImageUsage| ImageUsage { id: of.id.to_string(), size: of.size, shared: of.shared };
         let images = images.into_iter().map(image).collect();
         Ok(Response::new(UsageResponse { blobs, bytes, partial_blobs, partial_bytes, path, images, total, unused }))
+    }
+
+    async fn push(&self, request: Request<PushRequest>) -> Result<Response<Self::PushStream>, Status> {
+        push::push(&self.0, request.into_inner()).map(Response::new)
     }
 
     async fn login(&self, request: Request<LoginRequest>) -> Result<Response<LoginResponse>, Status> {

@@ -20,6 +20,7 @@ use blob::{Job, say};
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use resolve::Resolved;
+pub(crate) use retry::{ATTEMPTS, back_off};
 pub(crate) use shared::{Event, Flights, Progress, Wanted};
 use tokio::sync::Semaphore;
 

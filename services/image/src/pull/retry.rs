@@ -9,13 +9,13 @@ use super::Progress;
 use crate::{error::Error, registry::Attempt};
 
 /// Attempts at a host when there is no other.
-pub(super) const ATTEMPTS: u32 = 6;
+pub(crate) const ATTEMPTS: u32 = 6;
 /// Attempts at a host that has another one behind it.
 pub(super) const ATTEMPTS_AT_MIRROR: u32 = 2;
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 
 /// Twice as long each time, and never the same for two clients.
-pub(super) fn back_off(attempt: u32) -> Duration {
+pub(crate) fn back_off(attempt: u32) -> Duration {
     let longest = FIRST_WAIT * 2u32.pow(attempt.min(6));
     rand::rng().random_range(longest / 2..=longest)
 }

@@ -93,6 +93,8 @@ pub(super) struct Asking<'a> {
     /// What is asked for where the challenge does not say.
     pub(super) scope: &'a str,
     pub(super) credentials: Option<&'a Credentials>,
+    /// That is asked for whatever the challenge says.
+    pub(super) own_scope: bool,
     /// A refresh token is wanted as well.
     pub(super) offline: bool,
 }
@@ -115,7 +117,8 @@ pub(super) async fn answer(
         }
         (Challenge::Basic, _) => return Ok(None),
         (Challenge::Bearer { realm, service, scope }, _) => {
-            (realm, service.as_deref(), scope.as_deref().unwrap_or(asking.scope))
+            let scope = scope.as_deref().filter(|_| !asking.own_scope);
+            (realm, service.as_deref(), scope.unwrap_or(asking.scope))
         }
     };
     let failed = |why: String| Error::Registry { host: asking.host.into(), why };
@@ -190,9 +193,8 @@ fn request(
         if asking.offline {
             query.extend_pairs([("offline_token", "true"), ("client_id", CLIENT)]);
         }
-        if !scope.is_empty() {
-            query.append_pair("scope", scope);
-        }
+        // Several stand in one challenge with spaces between.
+        query.extend_pairs(scope.split(' ').filter(|scope| !scope.is_empty()).map(|scope| ("scope", scope)));
     }
     match asking.credentials {
         Some(Credentials::Password { username, password }) => http.get(url).basic_auth(username, Some(password)),

@@ -15,6 +15,9 @@ const MAX_REDIRECTS: usize = 10;
 pub(crate) struct Clients {
     content: Client,
     content_direct: Client,
+    /// As long as something moves: whoever uses them watches that.
+    uploads: Client,
+    uploads_direct: Client,
     tokens: Client,
     tokens_direct: Client,
     proxies: Proxies,
@@ -39,6 +42,14 @@ impl Clients {
                 .http2_adaptive_window(true)
                 .redirect(policy)
         };
+        let uploads = || {
+            Client::builder()
+                .user_agent(concat!("berth/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(CONNECT_TIMEOUT)
+                .referer(false)
+                .http2_adaptive_window(true)
+                .redirect(Policy::none())
+        };
         // Registries send to where their content lies. The client leaves `Authorization` behind when the host changes.
         let content = || {
             builder(Policy::custom(|attempt| {
@@ -61,6 +72,8 @@ impl Clients {
         Ok(Self {
             content: built(&content)?,
             content_direct: built(&|| content().no_proxy())?,
+            uploads: built(&uploads)?,
+            uploads_direct: built(&|| uploads().no_proxy())?,
             tokens: built(&tokens)?,
             tokens_direct: built(&|| tokens().no_proxy())?,
             proxies: Proxies::from_env(),
@@ -70,6 +83,11 @@ impl Clients {
     /// For a registry.
     pub(super) fn for_content(&self, host: &str) -> &Client {
         if is_loopback(host) { &self.content_direct } else { &self.content }
+    }
+
+    /// For what is pushed.
+    pub(super) fn for_uploads(&self, host: &str) -> &Client {
+        if is_loopback(host) { &self.uploads_direct } else { &self.uploads }
     }
 
     /// For a token server.

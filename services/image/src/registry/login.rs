@@ -53,6 +53,7 @@ impl Registries {
                     repository: domain,
                     secure: host.base.starts_with("https:"),
                     scope: "",
+                    own_scope: false,
                     credentials: Some(credentials),
                     offline: true,
                 };

@@ -4,6 +4,7 @@ mod auth;
 mod challenge;
 mod clients;
 mod login;
+mod push;
 mod session;
 
 use std::{
@@ -15,6 +16,7 @@ use std::{
 pub(crate) use auth::Credentials;
 use berth_core::{Reference, config, reference::DEFAULT_DOMAIN};
 use clients::{Clients, is_loopback};
+pub(crate) use push::{Begun, Upload};
 pub(crate) use session::{Attempt, Session};
 
 use crate::{error::Error, settings::Settings};

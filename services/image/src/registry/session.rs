@@ -19,7 +19,7 @@ use crate::{error::Error, manifest};
 /// How long a registry may ask us to wait; longer is a refusal.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// How often one request may be refused for who we are: a token that another request has got may have expired by now.
-const MAX_ASKED: u32 = 2;
+pub(super) const MAX_ASKED: u32 = 2;
 pub(super) const MAX_ERROR: usize = 16 * 1024;
 
 /// See the module.
@@ -35,6 +35,8 @@ pub(crate) struct Session {
     /// What the host accepts. Held while it is asked for, which takes no longer than `patience`: all requests need it.
     authorization: Arc<Mutex<Option<String>>>,
     patience: Duration,
+    /// What is asked for where something is to be pushed.
+    pub(super) push_scope: Option<String>,
 }
 
 impl fmt::Debug for Session {
@@ -74,7 +76,7 @@ impl Session {
         patience: Duration,
     ) -> Self {
         let (path, repository) = (reference.path().to_owned(), reference.familiar_repository());
-        Self { clients, host, path, repository, credentials, authorization: Arc::default(), patience }
+        Self { clients, host, path, repository, credentials, authorization: Arc::default(), patience, push_scope: None }
     }
 
     /// Host and port, for people.
@@ -82,7 +84,28 @@ impl Session {
         self.host.name()
     }
 
-    fn url(&self, rest: &str) -> String {
+    pub(super) fn authority(&self) -> &str {
+        self.host.authority()
+    }
+
+    pub(super) fn base(&self) -> &str {
+        &self.host.base
+    }
+
+    pub(super) fn clients(&self) -> &Clients {
+        &self.clients
+    }
+
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// What the host accepts, as far as it has been asked for.
+    pub(super) async fn current(&self) -> Option<String> {
+        self.authorization.lock().await.clone()
+    }
+
+    pub(super) fn url(&self, rest: &str) -> String {
         let ns = self.host.mirror_of.as_ref().map(|domain| format!("?ns={domain}")).unwrap_or_default();
         format!("{}/v2/{}/{rest}{ns}", self.host.base, self.path)
     }
@@ -130,10 +153,10 @@ impl Session {
     }
 
     fn is_own(&self, url: &reqwest::Url) -> bool {
-        reqwest::Url::parse(&self.host.base).is_ok_and(|own| own.origin() == url.origin())
+        is_origin(&self.host.base, url)
     }
 
-    fn unreachable(&self, error: reqwest::Error) -> Attempt {
+    pub(super) fn unreachable(&self, error: reqwest::Error) -> Attempt {
         if let Some(error) = tls(&error, self.host.authority()) {
             return Attempt::last(error);
         }
@@ -145,7 +168,7 @@ impl Session {
     }
 
     /// Gets the authorization that the answer asks for; false where there is none to be had.
-    async fn authorize(&self, answer: &Response, used: Option<&str>) -> Result<bool, Attempt> {
+    pub(super) async fn authorize(&self, answer: &Response, used: Option<&str>) -> Result<bool, Attempt> {
         let mut current = self.authorization.lock().await;
         if current.as_deref() != used {
             // Another request of this session has just got it.
@@ -154,12 +177,14 @@ impl Session {
         let challenges = answer.headers().get_all(header::WWW_AUTHENTICATE);
         let challenge = challenges.iter().filter_map(|value| value.to_str().ok()).find_map(Challenge::parse);
         let Some(challenge) = challenge else { return Ok(false) };
+        let scope = self.push_scope.clone().unwrap_or_else(|| format!("repository:{}:pull", self.path));
         let asking = Asking {
             host: self.host(),
             repository: &self.repository,
             secure: self.host.base.starts_with("https:"),
-            scope: &format!("repository:{}:pull", self.path),
+            scope: &scope,
             credentials: self.credentials.as_ref(),
+            own_scope: self.push_scope.is_some(),
             offline: false,
         };
         let answering = auth::answer(&self.clients, &challenge, &asking);
@@ -176,7 +201,7 @@ impl Session {
         Error::Registry { host: self.host().into(), why }
     }
 
-    async fn refused(&self, answer: Response, rest: &str, authorization: Option<&str>) -> Attempt {
+    pub(super) async fn refused(&self, answer: Response, rest: &str, authorization: Option<&str>) -> Attempt {
         let status = answer.status();
         let wait = retry_after(&answer);
         let host = self.host().to_owned();
@@ -203,6 +228,11 @@ impl Session {
             StatusCode::UNAUTHORIZED if authorization.is_some_and(|used| used.starts_with("Basic ")) => {
                 let who = Credentials::who(self.credentials.as_ref());
                 Attempt::last(Error::Credentials { host, why: format!("{what}, {who}") })
+            }
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if self.push_scope.is_some() => {
+                let who = Credentials::who(self.credentials.as_ref());
+                let repository = self.repository.clone();
+                Attempt::last(Error::PushDenied { repository, why: format!("{host}: {answered}, {who}") })
             }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Attempt::last(Error::Denied {
                 repository: self.repository.clone(),
@@ -274,6 +304,11 @@ impl Session {
             })),
         }
     }
+}
+
+/// Whether an address is of this host, scheme and port.
+pub(super) fn is_origin(base: &str, url: &reqwest::Url) -> bool {
+    reqwest::Url::parse(base).is_ok_and(|own| own.origin() == url.origin())
 }
 
 /// How long the answer asks us to wait (RFC 9110, section 10.2.3; the form with a date means no wait here).
