@@ -32,6 +32,7 @@ use crate::{
         why,
     },
     error::Error,
+    spec,
 };
 
 pub(crate) struct Service(pub(super) Arc<Containers>);
@@ -152,6 +153,9 @@ impl containers_server::Containers for Service {
         // Asked for once; while the snapshotter is away the rest is told without it.
         let _ = self.0.storage_driver().await;
         let mut container = convert::container(&self.0, &container);
+        if let Some(spec) = &container.spec {
+            (container.masked_paths, container.readonly_paths) = spec::guarded_paths(spec);
+        }
         if size {
             sizes::measure(&self.0.neighbours, std::slice::from_mut(&mut container)).await.map_err(status)?;
         }
