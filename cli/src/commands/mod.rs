@@ -23,6 +23,7 @@ mod lifecycle;
 mod load;
 mod login;
 mod logs;
+mod manifest;
 mod network;
 mod port;
 mod progress;
@@ -35,6 +36,7 @@ mod rm;
 mod rmi;
 mod run;
 mod save;
+mod search;
 mod start;
 mod stats;
 mod tag;
@@ -73,6 +75,7 @@ pub(crate) static COMMANDS: &[Entry] = &[
     login::ENTRY,
     login::LOGOUT,
     logs::ENTRY,
+    manifest::INSPECT,
     network::LIST,
     network::INSPECT,
     lifecycle::PAUSE,
@@ -89,6 +92,7 @@ pub(crate) static COMMANDS: &[Entry] = &[
     rmi::ENTRY,
     run::ENTRY,
     save::ENTRY,
+    search::ENTRY,
     start::ENTRY,
     stats::ENTRY,
     lifecycle::STOP,
@@ -113,6 +117,7 @@ pub(crate) const COMMON: &[&str] = &["run", "exec", "ps", "pull", "images", "ver
 pub(crate) const GROUPS: &[(&str, &str)] = &[
     ("container", "Manage containers"),
     ("image", "Manage images"),
+    ("manifest", "Look at manifests and manifest lists"),
     ("network", "Manage networks"),
     ("system", "Manage the node"),
     ("volume", "Manage volumes"),
@@ -121,12 +126,14 @@ pub(crate) const GROUPS: &[(&str, &str)] = &[
 /// Docker's commands that this version has no service for: they are known, so that the answer can say so.
 pub(crate) const ABSENT: &[&str] = &[
     "build",
-    "search",
     "builder",
     "buildx",
     "compose",
     "context",
-    "manifest",
+    "manifest annotate",
+    "manifest create",
+    "manifest push",
+    "manifest rm",
     "plugin",
     "swarm",
     "service",

@@ -1,7 +1,7 @@
 //! `pull`: an image from its registry.
 
 use berth_core::Reference;
-use berth_proto::berth::image::v1::{PullDone, PullRequest, pull_progress::Message};
+use berth_proto::berth::image::v1::{PullDone, PullRequest, TagsRequest, pull_progress::Message};
 use clap::Arg;
 
 use super::{
@@ -39,13 +39,13 @@ fn flags() -> Vec<Arg> {
 }
 
 async fn pull(client: Client, given: Given) -> Result<u8, Error> {
-    if given.on("all-tags") {
-        return Err(Error::Unsupported { flag: "all-tags".into(), why: "pull each tag by its name".into() });
-    }
     let typed = given.operand();
     let reference: Reference =
         typed.parse().map_err(|error: berth_core::reference::InvalidReference| error.to_string())?;
     let quiet = given.on("quiet");
+    if given.on("all-tags") {
+        return all_tags(&client, &given, &reference).await;
+    }
     let untagged = reference.digest().is_none() && !typed.rsplit('/').next().unwrap_or(typed).contains(':');
     if untagged && !quiet {
         line("Using default tag: latest")?;
@@ -58,6 +58,35 @@ async fn pull(client: Client, given: Given) -> Result<u8, Error> {
         line(&format!("Status: {what} {}", reference.familiar()))?;
     }
     line(&reference.to_string())?;
+    Ok(0)
+}
+
+/// Pulls what every tag of a repository names, one after the other.
+async fn all_tags(client: &Client, given: &Given, reference: &Reference) -> Result<u8, Error> {
+    let typed = given.operand();
+    if reference.digest().is_some() || typed.rsplit('/').next().unwrap_or(typed).contains(':') {
+        return Err(Error::Invalid("tag can't be used with --all-tags/-a".into()));
+    }
+    let quiet = given.on("quiet");
+    let repository = reference.repository();
+    let request = TagsRequest { repository: repository.clone(), auth: credentials::find(typed) };
+    let mut tags = client.images().await?.tags(request).await?.into_inner().tags;
+    tags.sort();
+    let platform = given.text_or_empty("platform");
+    let mut changed = false;
+    for tag in tags {
+        let name = format!("{repository}:{tag}");
+        let done = bring(client, &name, &platform, (!quiet).then_some(Sink::Stdout)).await?;
+        changed |= done.changed;
+        if !quiet {
+            line(&format!("Digest: {}", done.digest))?;
+        }
+    }
+    if !quiet {
+        let what = if changed { "Downloaded newer image for" } else { "Image is up to date for" };
+        line(&format!("Status: {what} {}", reference.familiar_repository()))?;
+    }
+    line(&repository)?;
     Ok(0)
 }
 

@@ -53,6 +53,10 @@ pub enum Error {
     Denied { repository: String, why: String },
     #[error("denied: requested access to the resource is denied: {why}")]
     PushDenied { repository: String, why: String },
+    #[error("repository {repository} not found: {why}")]
+    RepositoryUnknown { repository: String, why: String },
+    #[error("{0}")]
+    Search(String),
     #[error("An image does not exist locally with the tag: {repository}")]
     NothingToPush { repository: String },
     #[error("tag does not exist: {reference}")]
@@ -95,6 +99,7 @@ impl Error {
             | Self::OtherPlatform { .. }
             | Self::NoPlatform { .. }
             | Self::NothingToPush { .. }
+            | Self::RepositoryUnknown { .. }
             | Self::NoTag { .. }
             | Self::ManifestUnknown { .. } => Kind::NotFound,
             Self::Reference(_)
@@ -104,6 +109,7 @@ impl Error {
             | Self::Filter(_)
             | Self::Archive(_)
             | Self::Change(_)
+            | Self::Search(_)
             | Self::Made(_)
             | Self::Unusable { .. }
             | Self::Request(_) => Kind::InvalidArgument,

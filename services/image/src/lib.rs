@@ -18,6 +18,7 @@ mod prune;
 mod pull;
 mod push;
 mod registry;
+mod remote;
 mod removal;
 mod save;
 mod settings;

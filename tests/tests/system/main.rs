@@ -38,6 +38,7 @@ mod nested;
 mod networks;
 mod prune;
 mod push;
+mod remote;
 mod restart;
 mod run;
 mod states;

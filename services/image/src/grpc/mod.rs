@@ -2,6 +2,7 @@
 
 mod making;
 mod push;
+mod remote;
 
 use std::{pin::Pin, sync::Arc};
 
@@ -9,9 +10,10 @@ use berth_core::{Failure, Platform, Reference};
 use berth_proto::berth::image::v1::{
     CommitProgress, CommitRequest, GetRequest, GetResponse, HistoryRequest, HistoryResponse, HistoryStep, Image,
     ImageUsage, ImportRequest, ImportResponse, ListRequest, ListResponse, LoadProgress, LoadRequest, LoadedImage,
-    LoginRequest, LoginResponse, PruneRequest, PruneResponse, PullDone, PullProgress, PullRequest, PushProgress,
-    PushRequest, ReleaseRequest, ReleaseResponse, RemoveRequest, RemoveResponse, Removed as WireRemoved, SaveRequest,
-    SaveResponse, SetUsesRequest, SetUsesResponse, TagRequest, TagResponse, UsageRequest, UsageResponse, images_server,
+    LoginRequest, LoginResponse, ManifestRequest, ManifestResponse, PruneRequest, PruneResponse, PullDone,
+    PullProgress, PullRequest, PushProgress, PushRequest, ReleaseRequest, ReleaseResponse, RemoveRequest,
+    RemoveResponse, Removed as WireRemoved, SaveRequest, SaveResponse, SearchRequest, SearchResponse, SetUsesRequest,
+    SetUsesResponse, TagRequest, TagResponse, TagsRequest, TagsResponse, UsageRequest, UsageResponse, images_server,
     load_progress, load_request, pull_progress::Message, removed::What,
 };
 use bytes::Bytes;
@@ -305,6 +307,18 @@ impl images_server::Images for Service {
 
     async fn push(&self, request: Request<PushRequest>) -> Result<Response<Self::PushStream>, Status> {
         push::push(&self.0, request.into_inner()).map(Response::new)
+    }
+
+    async fn tags(&self, request: Request<TagsRequest>) -> Result<Response<TagsResponse>, Status> {
+        remote::tags(&self.0, request.into_inner()).await.map(Response::new).map_err(status)
+    }
+
+    async fn manifest(&self, request: Request<ManifestRequest>) -> Result<Response<ManifestResponse>, Status> {
+        remote::manifest(&self.0, request.into_inner()).await.map(Response::new).map_err(status)
+    }
+
+    async fn search(&self, request: Request<SearchRequest>) -> Result<Response<SearchResponse>, Status> {
+        remote::search(&self.0, request.into_inner()).await.map(Response::new).map_err(status)
     }
 
     async fn login(&self, request: Request<LoginRequest>) -> Result<Response<LoginResponse>, Status> {

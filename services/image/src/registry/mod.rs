@@ -3,6 +3,7 @@
 mod auth;
 mod challenge;
 mod clients;
+mod listing;
 mod login;
 mod push;
 mod session;
@@ -16,13 +17,17 @@ use std::{
 pub(crate) use auth::Credentials;
 use berth_core::{Reference, config, reference::DEFAULT_DOMAIN};
 use clients::{Clients, is_loopback};
+pub(crate) use listing::Found;
 pub(crate) use push::{Begun, Upload};
-pub(crate) use session::{Attempt, Session};
+pub(crate) use session::{Attempt, Served, Session};
 
 use crate::{error::Error, settings::Settings};
 
 /// Docker Hub's API is not at the host of its names.
 const HUB_API: &str = "https://registry-1.docker.io";
+
+/// Where Docker Hub is searched.
+const HUB_INDEX: &str = "https://index.docker.io";
 
 /// All registries, as configured.
 #[derive(Debug)]
@@ -105,6 +110,11 @@ impl Registries {
             format!("https://{domain}")
         };
         Host { base, mirror_of: None }
+    }
+
+    /// Where Docker Hub is searched.
+    pub(crate) fn hub_index(&self) -> Host {
+        Host { base: HUB_INDEX.into(), mirror_of: None }
     }
 
     /// A loopback registry may speak plain HTTP, as with Docker; one that speaks TLS says so to a plain request.

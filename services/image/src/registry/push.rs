@@ -149,7 +149,7 @@ impl Session {
         }
     }
 
-    fn parsed(&self, url: &str) -> Result<Url, Attempt> {
+    pub(super) fn parsed(&self, url: &str) -> Result<Url, Attempt> {
         let why = |error| format!("its address {url:?} is none: {error}");
         Url::parse(url).map_err(|error| Attempt::last(Error::Registry { host: self.host().into(), why: why(error) }))
     }
@@ -227,7 +227,7 @@ impl Session {
     }
 
     /// Asks, and asks again as whom the answer wants; any other answer is the caller's to judge.
-    async fn exchange(
+    pub(super) async fn exchange(
         &self,
         url: &Url,
         request: impl Fn(&reqwest::Client) -> RequestBuilder,

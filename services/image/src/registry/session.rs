@@ -225,6 +225,10 @@ impl Session {
                 let why = format!("{said} ({status} from {host})");
                 Attempt::last(Error::ManifestUnknown { reference: self.named(rest), why })
             }
+            StatusCode::NOT_FOUND if rest == "tags/list" => {
+                let said = if said.is_empty() { status.to_string() } else { said };
+                Attempt::last(Error::RepositoryUnknown { repository: self.repository.clone(), why: said })
+            }
             StatusCode::UNAUTHORIZED if authorization.is_some_and(|used| used.starts_with("Basic ")) => {
                 let who = Credentials::who(self.credentials.as_ref());
                 Attempt::last(Error::Credentials { host, why: format!("{what}, {who}") })

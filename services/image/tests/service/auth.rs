@@ -1,7 +1,7 @@
 //! Who we are at a registry; and that nobody else learns it.
 
-use berth_core::Kind;
-use berth_proto::berth::image::v1::Auth as Credentials;
+use berth_core::{Failure, Kind};
+use berth_proto::berth::image::v1::{Auth as Credentials, LoginRequest, SearchRequest};
 
 use crate::{
     made::{Layer, Made},
@@ -153,4 +153,54 @@ async fn token_servers_that_send_elsewhere_are_not_followed() {
         assert!(failure.message.contains("307"), "{failure}");
     }
     assert!(other.asked().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_asks_the_token_server_and_takes_a_refresh_token() {
+    let (upstream, node) = Upstream::with_node("").await;
+    upstream.auth(Auth::Token(upstream.address.clone(), u64::MAX));
+    let login = async |password_: &str| {
+        let request = LoginRequest { server: upstream.address.clone(), auth: password(password_) };
+        node.client().login(request).await.map(tonic::Response::into_inner).map_err(Failure::from)
+    };
+    assert_eq!(login("secret").await.unwrap().identity_token, "");
+    let asked = upstream.asked();
+    let token = asked.iter().find(|asked| asked.path.starts_with("/token")).unwrap();
+    assert!(token.path.contains("service=here") && token.path.contains("offline_token=true"), "{token:?}");
+    assert_eq!(token.headers["authorization"], "Basic dXNlcjpzZWNyZXQ=");
+    // One that gives a refresh token.
+    let given = |asked: &crate::upstream::Asked| asked.path.starts_with("/token");
+    let body = r#"{"token":"good-1","refresh_token":"for-later"}"#;
+    upstream.fail(move |asked| given(asked).then(|| Fault::Status(200, String::new(), body.into())));
+    assert_eq!(login("secret").await.unwrap().identity_token, "for-later");
+    // What the token server says of a wrong password is said.
+    let body = r#"{"errors":[{"code":"UNAUTHORIZED","message":"incorrect username or password"}]}"#;
+    upstream.fail(move |asked| given(asked).then(|| Fault::Status(401, String::new(), body.into())));
+    let wrong = login("guessed").await.unwrap_err();
+    assert_eq!(wrong.kind, Kind::Unauthenticated);
+    assert!(wrong.message.contains("unauthorized: incorrect username or password"), "{wrong}");
+    let log = node.log();
+    for secret in ["secret", "guessed", "for-later", "good-1"] {
+        assert!(!log.contains(secret), "{secret} is in the log");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_with_a_search_is_searched_there() {
+    let (upstream, node) = Upstream::with_node("").await;
+    let results = r#"{"num_results":2,"results":[
+        {"name":"a/few","description":"stars","star_count":2,"is_official":false},
+        {"name":"many","star_count":90,"is_official":true}]}"#;
+    upstream.put_at("/v1/search", results.as_bytes(), "application/json");
+    let search = async |filters: &[&str]| {
+        let filters = filters.iter().map(|filter| (*filter).to_owned()).collect();
+        let term = format!("{}/any", upstream.address);
+        let request = SearchRequest { term, limit: 7, filters, auth: None };
+        node.client().search(request).await.unwrap().into_inner().results
+    };
+    let all = search(&[]).await;
+    assert_eq!((all[0].name.as_str(), all[1].stars, all[1].official), ("a/few", 90, true));
+    assert!(upstream.asked().iter().any(|asked| asked.path == "/v1/search?q=any&n=7"), "{:?}", upstream.asked());
+    let official = search(&["is-official=true", "stars=3"]).await;
+    assert_eq!(official.iter().map(|found| found.name.as_str()).collect::<Vec<_>>(), ["many"]);
 }

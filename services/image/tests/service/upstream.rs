@@ -139,8 +139,13 @@ impl Upstream {
     }
 
     pub(crate) fn put(&self, path: &str, bytes: &[u8], media_type: &str) {
+        self.put_at(&format!("/v2/{path}"), bytes, media_type);
+    }
+
+    /// The same, anywhere.
+    pub(crate) fn put_at(&self, path: &str, bytes: &[u8], media_type: &str) {
         let content = (Bytes::copy_from_slice(bytes), media_type.to_owned());
-        self.state.content.lock().unwrap().insert(format!("/v2/{path}"), content);
+        self.state.content.lock().unwrap().insert(path.to_owned(), content);
     }
 
     /// Puts an image; its reference.
