@@ -90,7 +90,7 @@ pub(crate) enum Error {
     )]
     Refused(String),
     /// A file or stream of the caller's.
-    #[error("{what}: {source}")]
+    #[error("{what}: {}", plain(source))]
     Io {
         /// What was done to what.
         what: String,
@@ -113,6 +113,20 @@ pub(crate) enum Error {
 
 fn said(like: &Option<&'static str>) -> String {
     like.map(|like| format!("; did you mean 'berth {like}'?")).unwrap_or_default()
+}
+
+/// What the system says, as Docker words it: "no such file or directory".
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error ").next().unwrap_or_default();
+    let mut letters = text.chars();
+    match (letters.next(), letters.next()) {
+        (Some(first), Some(second)) if second.is_lowercase() => {
+            first.to_lowercase().chain(text.chars().skip(1)).collect()
+        }
+        (Some(first), Some(' ')) => first.to_lowercase().chain(text.chars().skip(1)).collect(),
+        _ => text.to_owned(),
+    }
 }
 
 impl Error {

@@ -13,6 +13,7 @@ use crate::{
     client::Client,
     format::{image, rows},
     outcome::Error,
+    spec,
 };
 
 pub(crate) const ENTRY: Entry = Entry {
@@ -33,17 +34,26 @@ fn flags() -> Vec<Arg> {
         list(
             "filter",
             "filter",
-            "Only those for which this holds (reference=…, dangling=true, label=k=v, before=…, since=…)",
+            "Only those for which this holds (reference=…, dangling=true, label=k=v, before=…, since=…, until=24h)",
         )
         .short('f'),
         value("format", "string", "table, table TEMPLATE, json, or a Go template for each"),
         switch("no-trunc", "Nothing shortened"),
         switch("quiet", "IDs only").short('q'),
+        switch("tree", "Not supported: an image here is for one platform").hide(true),
     ]
 }
 
 async fn images(client: Client, given: Given) -> Result<u8, Error> {
-    let mut filters = given.owned("filter");
+    if given.on("tree") {
+        let why = "an image here is for one platform, so there is no tree of them; leave it out".into();
+        return Err(Error::Unsupported { flag: "tree".into(), why });
+    }
+    let moment = |filter: &str| match filter.strip_prefix("until=") {
+        Some(text) => spec::instant(text).map(|moment| format!("until={moment}")),
+        None => Ok(filter.to_owned()),
+    };
+    let mut filters: Vec<String> = given.all("filter").into_iter().map(moment).collect::<Result<_, _>>()?;
     filters.extend(given.operands().first().map(|name| format!("reference={name}")));
     let request = ListRequest { filters, all: given.on("all") };
     let mut images = client.images().await?.list(request).await?.into_inner().images;

@@ -1,7 +1,10 @@
 //! `inspect`: all there is to know, in Docker's shape.
 
 use berth_core::Kind;
-use berth_proto::berth::{image::v1::GetRequest, runtime::v1::InspectRequest};
+use berth_proto::berth::{
+    image::v1::GetRequest,
+    runtime::v1::{InfoRequest, InspectRequest},
+};
 use clap::Arg;
 
 use super::each::print;
@@ -119,7 +122,10 @@ async fn one(client: &Client, name: &str, wanted: &str, size: bool) -> Result<Op
         match client.images().await?.get(request).await.map_err(Error::from) {
             Ok(answer) => {
                 let image = answer.into_inner().image.ok_or(Error::Contract("Get answered no image"))?;
-                return Ok(Some(inspect_image::image(&image)));
+                let driver =
+                    client.system().await?.info(InfoRequest {}).await.map(|info| info.into_inner().storage_driver);
+                // It is told where it is known; the image is all the same.
+                return Ok(Some(inspect_image::image(&image, &driver.unwrap_or_default())));
             }
             // A name that can be no image's is none.
             Err(error) if error.is(Kind::NotFound) || error.is(Kind::InvalidArgument) => {}

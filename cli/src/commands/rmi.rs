@@ -1,5 +1,6 @@
 //! `rmi`: images go.
 
+use berth_core::Kind;
 use berth_proto::berth::image::v1::{RemoveRequest, removed::What};
 use clap::Arg;
 
@@ -39,7 +40,14 @@ async fn rmi(client: Client, given: Given) -> Result<u8, Error> {
             let request = RemoveRequest { reference, force, no_prune };
             let mut images = images.clone();
             async move {
-                let removed = images.remove(request).await?.into_inner().removed;
+                let removed = match images.remove(request).await.map_err(Error::from) {
+                    // What shall be gone is.
+                    Err(error) if force && error.is(Kind::NotFound) => {
+                        error.print();
+                        return Ok(String::new());
+                    }
+                    answer => answer?.into_inner().removed,
+                };
                 let lines = removed.into_iter().filter_map(|one| match one.what? {
                     What::Untagged(name) => Some(format!("Untagged: {name}")),
                     What::Deleted(id) => Some(format!("Deleted: {id}")),

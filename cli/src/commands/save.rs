@@ -22,12 +22,15 @@ pub(crate) const ENTRY: Entry = Entry {
 };
 
 fn flags() -> Vec<Arg> {
-    vec![value("output", "string", "Write to this file instead of standard output").short('o')]
+    vec![
+        value("output", "string", "Write to this file instead of standard output").short('o'),
+        value("platform", "string", "Only where the images are for this platform (os[/arch[/variant]])"),
+    ]
 }
 
 async fn save(client: Client, given: Given) -> Result<u8, Error> {
     let mut destination = Destination::open(given.text("output"))?;
-    let request = SaveRequest { references: given.operands() };
+    let request = SaveRequest { references: given.operands(), platform: given.text_or_empty("platform") };
     let mut answers = client.images().await?.save(request).await?.into_inner();
     while let Some(answer) = answers.message().await? {
         destination.write(&answer.data)?;

@@ -36,7 +36,9 @@ pub(crate) const LAYOUT_EXACT: Layout =
 pub(crate) fn row(step: &HistoryStep, now: Timestamp, truncate: bool, human: bool) -> Row {
     let by = step.created_by.replace('\t', " ");
     let at = match step.created.parse::<Timestamp>() {
-        Ok(time) => time.to_zoned(units::zone().clone()).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string(),
+        Ok(time) => {
+            time.to_zoned(units::zone().clone()).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string().replace("+00:00", "Z")
+        }
         Err(_) => step.created.clone(),
     };
     let image = if step.image_id.is_empty() { "<missing>" } else { id(&step.image_id, truncate) };

@@ -77,7 +77,7 @@ fn row(image: &Image, now: Timestamp, truncate: bool, repository: &str, tag: &st
         ("VirtualSize", size),
         ("UniqueSize", "N/A".into()),
         ("SharedSize", "N/A".into()),
-        ("Containers", image.used_by.len().to_string().into()),
+        ("Containers", "N/A".into()),
         (LABELS, gotmpl::to_value(&image.labels).unwrap_or(Value::Nil)),
     ])
 }

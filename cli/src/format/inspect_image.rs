@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::json::{Json, object};
 
 /// Docker's JSON of an image.
-pub(crate) fn image(image: &Image) -> Json {
+pub(crate) fn image(image: &Image, driver: &str) -> Json {
     let stored: Value = serde_json::from_slice(&image.config).unwrap_or(Value::Null);
     let text = |name: &str| Json::from(stored.get(name).and_then(Value::as_str).unwrap_or_default());
     let familiar = |names: &[String]| -> Vec<Json> {
@@ -27,14 +27,19 @@ pub(crate) fn image(image: &Image) -> Json {
         "Variant": Json::from(image.variant.as_str()).omitted_if(image.variant.is_empty()),
         "Os": image.os.as_str(),
         "Size": image.size,
-        "GraphDriver": object! { "Data": Json::NULL, "Name": Json::from("") },
+        "GraphDriver": object! { "Data": Json::NULL, "Name": driver },
         "RootFS": object! { "Type": "layers", "Layers": Json::from(image.diff_ids.clone()) },
-        "Metadata": object! { "LastTagTime": image.last_tagged.as_str() },
+        "Metadata": object! { "LastTagTime": last_tagged(image) },
         "Descriptor": object! {
             "mediaType": image.manifest_media_type.as_str(),
             "digest": image.manifest_digest.as_str(),
         },
     }
+}
+
+/// Docker's way to say never.
+fn last_tagged(image: &Image) -> &str {
+    if image.last_tagged.starts_with("1970-01-01T00:00:00") { "0001-01-01T00:00:00Z" } else { &image.last_tagged }
 }
 
 fn last_comment(stored: &Value) -> String {
@@ -86,12 +91,17 @@ mod tests {
                 br#"{"config":{"ExposedPorts":{"6379/tcp":{}},"Cmd":["redis-server"]},"author":"me"}"#.to_vec().into(),
             ..Image::default()
         };
-        let json: Value = serde_json::to_value(image(&wire)).unwrap();
+        let json: Value = serde_json::to_value(image(&wire, "overlay2")).unwrap();
         assert_eq!(json["RepoTags"][0], "redis:4-alpine");
         assert_eq!(json["Config"]["Cmd"][0], "redis-server");
         assert!(json["Config"].get("Labels").is_none(), "left out where the image has none");
         assert_eq!(
-            image(&wire).to_template().field("Config").and_then(|c| c.field("WorkingDir")).unwrap().to_string(),
+            image(&wire, "overlay2")
+                .to_template()
+                .field("Config")
+                .and_then(|c| c.field("WorkingDir"))
+                .unwrap()
+                .to_string(),
             ""
         );
     }

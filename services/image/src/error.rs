@@ -3,8 +3,12 @@
 use std::{io, path::PathBuf};
 
 use berth_core::{
-    Failure, Kind, config, digest::InvalidDigest, failure::chain, platform::InvalidPlatform,
-    reference::InvalidReference, serve,
+    Failure, Kind, config,
+    digest::InvalidDigest,
+    failure::chain,
+    platform::InvalidPlatform,
+    reference::{InvalidReference, Reference},
+    serve,
 };
 
 /// A failure of the image service.
@@ -29,7 +33,7 @@ pub enum Error {
     OtherPlatform { reference: String, is: String, wanted: String },
     #[error("conflict: {0}")]
     Conflict(String),
-    #[error("invalid filter {0:?}")]
+    #[error("invalid filter '{0}'")]
     Filter(String),
     #[error("{what} {path}: {source}")]
     Io { what: &'static str, path: PathBuf, source: io::Error },
@@ -88,6 +92,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// Nothing has this name; it is told with the tag that it means, as Docker does.
+    pub(crate) fn absent(text: &str) -> Self {
+        let named = text.parse::<Reference>().ok().filter(|reference| reference.digest().is_none());
+        Self::NotFound { reference: named.map_or_else(|| text.to_owned(), |reference| reference.familiar()) }
+    }
+
     pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { what, path, source }

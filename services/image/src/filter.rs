@@ -34,12 +34,12 @@ impl Filters {
             Ok::<_, Error>(stored.config.created().unwrap_or(Timestamp::UNIX_EPOCH))
         };
         let named = |name: &str| {
-            let record = find_in(all, name)?.ok_or_else(|| Error::NotFound { reference: name.into() })?;
+            let record = find_in(all, name)?.ok_or_else(|| Error::absent(name))?;
             created(&record.id)
         };
         for text in texts {
-            let invalid = || Error::Filter(text.clone());
-            let (key, value) = text.split_once('=').ok_or_else(invalid)?;
+            let (key, value) = text.split_once('=').ok_or_else(|| Error::Filter(text.clone()))?;
+            let invalid = || Error::Filter(format!("{key}=[{value}]"));
             match key.trim() {
                 "dangling" => {
                     filters.dangling = Some(match value.to_ascii_lowercase().as_str() {
@@ -60,7 +60,7 @@ impl Filters {
                 "reference" => filters.references.push(value.into()),
                 "before" => filters.before = Some(named(value)?),
                 "since" => filters.since = Some(named(value)?),
-                _ => return Err(invalid()),
+                _ => return Err(Error::Filter(key.into())),
             }
         }
         Ok(filters)

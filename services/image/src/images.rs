@@ -110,7 +110,7 @@ impl Images {
     /// The one image that a person means: by name, by name and digest, by ID or a beginning of it.
     pub(crate) fn find(&self, text: &str) -> Result<Record, Error> {
         let found = find_in(&self.store.records.all(), text)?.cloned();
-        found.ok_or_else(|| Error::NotFound { reference: text.into() })
+        found.ok_or_else(|| Error::absent(text))
     }
 
     /// As [`Images::find`], for a platform (empty for any).
@@ -130,7 +130,7 @@ impl Images {
 
     /// An owner uses an image from now on, unless it went meanwhile.
     pub(crate) fn begin_use(&self, owner: &str, id: &Digest, text: &str) -> Result<(), Error> {
-        let absent = || Error::NotFound { reference: text.into() };
+        let absent = || Error::absent(text);
         if !self.uses.begin(owner, id) {
             return Err(absent());
         }
@@ -146,15 +146,15 @@ impl Images {
     pub(crate) async fn tag(self: &Arc<Self>, source: &str, target: &str) -> Result<Record, Error> {
         let target: Reference = target.parse()?;
         if target.digest().is_some() {
-            return Err(Error::Request("a name with a digest cannot be given; name a tag"));
+            return Err(Error::Change("refusing to create a tag with a digest reference".into()));
         }
         let (images, source) = (Arc::clone(self), source.to_owned());
         blocking(move || {
             images.store.records.change(|all| {
                 let found = find_in(all, &source)?.map(|record| record.id.clone());
-                let id = found.ok_or_else(|| Error::NotFound { reference: source.clone() })?;
+                let id = found.ok_or_else(|| Error::absent(&source))?;
                 give_name(all, &id, &target);
-                all.get(&id).cloned().ok_or(Error::NotFound { reference: source.clone() })
+                all.get(&id).cloned().ok_or_else(|| Error::absent(&source))
             })
         })
         .await

@@ -79,7 +79,7 @@ impl Images {
         let mut leaving = None;
         let (removed, gone) = self.store.records.change(|all| {
             let found = find_in(all, text)?.cloned();
-            let record = found.ok_or_else(|| Error::NotFound { reference: text.into() })?;
+            let record = found.ok_or_else(|| Error::absent(text))?;
             leaving = Some(self.uses.leave(&record.id));
             let user = self.uses.of(&record.id).first().map(|owner| owner.chars().take(12).collect());
             plan(all, &record, text, force, user)

@@ -30,12 +30,22 @@ const PIECE: usize = 256 << 10;
 type Chosen = BTreeMap<Digest, (Record, BTreeSet<String>)>;
 
 /// Writes images as a tar.
-pub(crate) async fn save(images: &Arc<Images>, texts: &[String], out: mpsc::Sender<Bytes>) -> Result<(), Error> {
+///
+/// Where a platform is given, all of them must be for it.
+pub(crate) async fn save(
+    images: &Arc<Images>,
+    texts: &[String],
+    platform: &str,
+    out: mpsc::Sender<Bytes>,
+) -> Result<(), Error> {
     if texts.is_empty() {
         return Err(Error::Request("no image is named"));
     }
     let (choosing, texts) = (Arc::clone(images), texts.to_vec());
     let (chosen, _hold) = blocking(move || choose_held(&choosing, &texts)).await?;
+    for id in chosen.keys() {
+        images.find_for(&id.to_string(), platform).await?;
+    }
     let mut packed = BTreeMap::new();
     for (record, _) in chosen.values().filter(|(record, _)| !record.packed.is_empty()) {
         let _stack = images.hold_stack(&record.diff_ids).await;

@@ -94,3 +94,24 @@ fn every_driver_runs_containers() {
         node.finish();
     }
 }
+
+#[test]
+fn images_of_another_platform_or_time_are_told_apart() {
+    let node = Node::start();
+    let failed = node.berth(&["save", "--platform", "linux/s390x", "busybox"]).fails(1);
+    assert!(failed.contains("linux/s390x"), "{failed}");
+    let own = node.inspect("busybox", "{{.Os}}/{{.Architecture}}");
+    assert_eq!(node.berth(&["save", "--platform", &own, "-o", "/dev/null", "busybox"]).code, 0);
+    // A fixture is older than that, and not older than the world.
+    assert!(!node.berth(&["images", "-q", "--filter", "until=1s"]).ok().is_empty());
+    assert_eq!(node.berth(&["images", "-q", "--filter", "until=1970-01-01"]).ok(), "");
+    assert!(node.berth(&["images", "--filter", "until=never"]).fails(1).contains("invalid time"));
+    assert!(
+        node.berth(&["images", "--filter", "dangling=maybe"]).fails(1).contains("invalid filter 'dangling=[maybe]'")
+    );
+    assert!(node.berth(&["images", "--tree"]).fails(1).contains("--tree is not supported"));
+    let forced = node.berth(&["rmi", "-f", "nothing"]);
+    assert!(forced.code == 0 && forced.error().contains("No such image: nothing:latest"), "{forced:?}");
+    assert_ne!(node.inspect("busybox", "{{.GraphDriver.Name}}"), "");
+    node.finish();
+}

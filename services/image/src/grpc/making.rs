@@ -95,7 +95,7 @@ pub(super) fn save(images: &Arc<Images>, request: SaveRequest) -> Answers<SaveRe
     let (sender, pieces) = mpsc::channel(QUEUE);
     let images = Arc::clone(images);
     let saving = tokio::spawn(tracing::Instrument::in_current_span(async move {
-        saving::save(&images, &request.references, sender).await
+        saving::save(&images, &request.references, &request.platform, sender).await
     }));
     let last = stream::once(saving).filter_map(|saved| async move {
         let saved = saved.unwrap_or(Err(Error::Panicked { what: "saving images" }));

@@ -57,7 +57,7 @@ async fn looked_up_by_everything_that_is_unambiguous() {
     }
     let absent = node.get("app").await.unwrap_err();
     assert_eq!((absent.kind, absent.reason.as_str()), (Kind::NotFound, "IMAGE_NOT_FOUND"));
-    assert_eq!(absent.message, "No such image: app");
+    assert_eq!(absent.message, "No such image: app:latest");
     assert_eq!(node.get("app:1:2").await.unwrap_err().kind, Kind::InvalidArgument);
     // So many images that two IDs begin alike.
     let many: Vec<Made> = (0..17).map(|n| Made::with(&[], json!({ "author": n.to_string() }))).collect();
