@@ -43,6 +43,7 @@ mod restart;
 mod run;
 mod states;
 mod streams;
+mod token;
 mod tracing;
 mod volumes;
 

@@ -15,6 +15,7 @@ mod names;
 mod node;
 mod patience;
 mod place;
+mod push;
 mod real;
 mod refused;
 mod restarts;

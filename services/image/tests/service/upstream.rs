@@ -87,6 +87,10 @@ struct State {
     sent: AtomicU64,
     tokens: AtomicU64,
     uses: AtomicU64,
+    /// What has arrived of uploads, by their path.
+    uploads: Mutex<HashMap<String, Vec<u8>>>,
+    /// The next uploads that come in `PATCH` break off after so many bytes.
+    cuts: Mutex<Vec<u64>>,
     /// Bodies of blobs go to here until it is raised.
     allowed: watch::Sender<u64>,
     /// How many bodies wait for that.
@@ -195,6 +199,11 @@ impl Upstream {
         *self.state.faults.lock().unwrap() = Some(Box::new(faults));
     }
 
+    /// Uploads break off after so many bytes each, the last of these first.
+    pub(crate) fn cut_uploads(&self, after: &[u64]) {
+        *self.state.cuts.lock().unwrap() = after.to_vec();
+    }
+
     /// Ends it: when this answers, nobody listens and every connection is closed.
     pub(crate) async fn stop(mut self) {
         self.accepting.abort();
@@ -273,11 +282,74 @@ async fn converse(state: &State, stream: TcpStream) -> io::Result<()> {
             Some((name.to_ascii_lowercase(), value.trim().to_owned()))
         };
         let headers: HashMap<_, _> = lines[1..].iter().filter_map(header).collect();
-        let mut body = vec![0; headers.get("content-length").map_or(0, |length| length.parse().unwrap())];
+        let length: u64 = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
+        let cut = if method == "PATCH" { state.cuts.lock().unwrap().pop() } else { None };
+        let mut body = vec![0; cut.unwrap_or(length).min(length) as usize];
         reader.read_exact(&mut body).await?;
-        let asked = Asked { method, path, headers, body: String::from_utf8(body).unwrap() };
+        let asked = Asked { method, path, headers, body: String::from_utf8_lossy(&body).into_owned() };
         state.asked.lock().unwrap().push(asked.clone());
+        if let Some((status, headers)) = state.pushed(&asked, body) {
+            if cut.is_some() {
+                return Ok(());
+            }
+            short(&mut writer, status, &headers, "").await?;
+            continue;
+        }
         answer(state, &asked, &mut writer).await?;
+    }
+}
+
+impl State {
+    /// Answers what belongs to a push (distribution-spec, "Pushing"); an upload can go on from what has arrived.
+    fn pushed(&self, asked: &Asked, body: Vec<u8>) -> Option<(u16, String)> {
+        let (path, query) = asked.path.split_once('?').unwrap_or((&asked.path, ""));
+        let mut uploads = self.uploads.lock().unwrap();
+        let location =
+            |path: &str, length: usize| format!("location: {path}\r\nrange: 0-{}\r\n", length.saturating_sub(1));
+        let put = |path: String, bytes: &[u8], media_type: &str| {
+            let content = (Bytes::copy_from_slice(bytes), media_type.to_owned());
+            self.content.lock().unwrap().insert(path, content);
+        };
+        match asked.method.as_str() {
+            "HEAD" => {
+                let length = self.content.lock().unwrap().get(path).map(|(content, _)| content.len());
+                Some((if length.is_some() { 200 } else { 404 }, String::new()))
+            }
+            "POST" if path.ends_with("/blobs/uploads/") => {
+                let path = format!("{path}{}", uploads.len());
+                uploads.insert(path.clone(), Vec::new());
+                Some((202, location(&path, 0)))
+            }
+            "GET" => uploads.get(path).map(|arrived| (204, location(path, arrived.len()))),
+            "PATCH" => {
+                let arrived = uploads.get_mut(path)?;
+                let from = asked.headers.get("content-range").map_or("0", |range| range.split('-').next().unwrap());
+                if from != arrived.len().to_string() {
+                    return Some((416, location(path, arrived.len())));
+                }
+                arrived.extend(body);
+                Some((202, location(path, arrived.len())))
+            }
+            "PUT" if path.contains("/manifests/") => {
+                let media_type = asked.headers["content-type"].clone();
+                let (repository, _) = path.split_once("/manifests/").unwrap();
+                put(path.to_owned(), &body, &media_type);
+                put(format!("{repository}/manifests/{}", Digest::sha256(&body)), &body, &media_type);
+                Some((201, String::new()))
+            }
+            "PUT" => {
+                let mut content = uploads.remove(path)?;
+                content.extend(body);
+                let digest = Digest::sha256(&content).to_string();
+                if query.replace("%3A", ":") != format!("digest={digest}") {
+                    return Some((400, String::new()));
+                }
+                let (repository, _) = path.split_once("/blobs/").unwrap();
+                put(format!("{repository}/blobs/{digest}"), &content, "application/octet-stream");
+                Some((201, String::new()))
+            }
+            _ => None,
+        }
     }
 }
 
