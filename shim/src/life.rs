@@ -197,8 +197,8 @@ pub(crate) fn fifo(name: &str) -> Result<Plug, Error> {
 fn log(log: &Log) -> Option<JsonLog> {
     match log {
         Log::None => None,
-        Log::JsonFile { path, max_size, max_file } => {
-            Some(JsonLog::new(Target::new(Path::new(path), *max_size, *max_file)))
+        Log::JsonFile { path, max_size, max_file, attributes } => {
+            Some(JsonLog::new(Target::new(Path::new(path), *max_size, *max_file), attributes))
         }
     }
 }

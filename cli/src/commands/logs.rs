@@ -1,5 +1,6 @@
 //! `logs`: what a container printed.
 
+use berth_core::Kind;
 use berth_proto::berth::runtime::v1::{LogsRequest, logs_response::Message};
 use clap::Arg;
 
@@ -48,7 +49,7 @@ async fn logs(client: Client, given: Given) -> Result<u8, Error> {
             ))
         })?),
     };
-    let request = LogsRequest {
+    let mut request = LogsRequest {
         container: given.operand().to_owned(),
         follow: given.on("follow"),
         stdout: true,
@@ -58,28 +59,43 @@ async fn logs(client: Client, given: Given) -> Result<u8, Error> {
         tail,
         timestamps: given.on("timestamps"),
         details: given.on("details"),
+        after: String::new(),
     };
-    let mut answers = client.containers().await?.logs(request).await?.into_inner();
     let output = Output::new();
     let failure = loop {
-        let (stream, bytes) = match answers.message().await {
-            Ok(Some(answer)) => match answer.message {
-                Some(Message::Stdout(bytes)) => (Stream::Stdout, bytes),
-                Some(Message::Stderr(bytes)) => (Stream::Stderr, bytes),
-                None => continue,
-            },
-            Ok(None) => break None,
-            Err(status) => break Some(status),
-        };
-        if !output.write(stream, bytes).await {
-            return Err(Error::Said(141));
+        match show(&client, &mut request, &output).await {
+            Ok(()) => break None,
+            // Where the service was killed it is there again soon, and so is what was printed meanwhile.
+            Err(Error::Broken(_)) if request.follow => {}
+            // It went away with the service.
+            Err(error) if error.is(Kind::NotFound) && !request.after.is_empty() => break None,
+            Err(error) => break Some(error),
         }
     };
     // What came is printed, also where the rest could not be had.
     let read = output.flush().await;
     match failure {
-        Some(status) => Err(status.into()),
+        Some(error) => Err(error),
         None if read => Ok(0),
         None => Err(Error::Said(141)),
     }
+}
+
+/// Prints what the service sends, until it has no more. What is asked for afterwards is what was not printed yet.
+async fn show(client: &Client, request: &mut LogsRequest, output: &Output) -> Result<(), Error> {
+    let mut answers = client.containers().await?.logs(request.clone()).await?.into_inner();
+    while let Some(answer) = answers.message().await? {
+        if !answer.last.is_empty() {
+            (request.after, request.tail) = (answer.last, None);
+        }
+        let (stream, bytes) = match answer.message {
+            Some(Message::Stdout(bytes)) => (Stream::Stdout, bytes),
+            Some(Message::Stderr(bytes)) => (Stream::Stderr, bytes),
+            None => continue,
+        };
+        if !output.write(stream, bytes).await {
+            return Err(Error::Said(141));
+        }
+    }
+    Ok(())
 }

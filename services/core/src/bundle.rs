@@ -35,6 +35,7 @@
 //! address holds 107 bytes and a bundle's path may be longer.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -125,6 +126,9 @@ pub enum Log {
         /// How many files are kept, the current one included; at least 1.
         #[serde(default)]
         max_file: u32,
+        /// What every line has besides: labels and variables of the container that were asked for.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        attributes: BTreeMap<String, String>,
     },
 }
 
@@ -138,7 +142,10 @@ pub struct LogLine<'a> {
     /// `stdout` or `stderr`.
     #[serde(borrow)]
     pub stream: std::borrow::Cow<'a, str>,
-    /// RFC 3339 with nanoseconds, UTC.
+    /// What the log driver was asked to add.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attrs: BTreeMap<String, String>,
+    /// RFC 3339 with nanoseconds, UTC; no two lines of a log have the same.
     #[serde(borrow)]
     pub time: std::borrow::Cow<'a, str>,
 }
@@ -287,6 +294,6 @@ mod tests {
         assert_eq!(serde_json::from_str::<Options>("{}").unwrap(), Options::default());
         assert!(serde_json::from_str::<Options>(r#"{"lgo":1}"#).is_err());
         let log: Log = serde_json::from_str(r#"{"driver":"json-file","path":"/x"}"#).unwrap();
-        assert_eq!(log, Log::JsonFile { path: "/x".into(), max_size: 0, max_file: 0 });
+        assert_eq!(log, Log::JsonFile { path: "/x".into(), max_size: 0, max_file: 0, attributes: BTreeMap::new() });
     }
 }

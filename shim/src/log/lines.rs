@@ -1,5 +1,7 @@
 //! From what a process prints to lines of the log.
 
+use std::collections::BTreeMap;
+
 use super::{
     Target,
     escape::{character, escape},
@@ -10,6 +12,8 @@ use super::{
 const SPLIT: usize = 16 * 1024;
 /// Bytes gathered before they are written.
 const BATCH: usize = 64 * 1024;
+/// Nanoseconds; a clock that goes back by more was set.
+const SET_BACK: u64 = 1_000_000_000;
 
 /// Where a line came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +29,10 @@ pub(crate) enum Stream {
 pub(crate) struct JsonLog {
     target: Target,
     stamp: Stamp,
+    /// What comes between the text and the time of a line, for each stream.
+    middles: [Vec<u8>; 2],
+    /// The time of the last line.
+    last_ns: u64,
     batch: Vec<u8>,
     /// The beginnings of lines that have not ended yet.
     begun: [Vec<u8>; 2],
@@ -32,8 +40,20 @@ pub(crate) struct JsonLog {
 
 impl JsonLog {
     /// An empty one, or the continuation of what is there.
-    pub(crate) fn new(target: Target) -> Self {
-        Self { target, stamp: Stamp::default(), batch: Vec::new(), begun: [Vec::new(), Vec::new()] }
+    pub(crate) fn new(target: Target, attributes: &BTreeMap<String, String>) -> Self {
+        let attributes = match attributes.is_empty() {
+            true => String::new(),
+            false => format!(",\"attrs\":{}", serde_json::json!(attributes)),
+        };
+        let middle = |stream| format!("\",\"stream\":\"{stream}\"{attributes},\"time\":\"").into_bytes();
+        Self {
+            target,
+            stamp: Stamp::default(),
+            middles: [middle("stdout"), middle("stderr")],
+            last_ns: 0,
+            batch: Vec::new(),
+            begun: [Vec::new(), Vec::new()],
+        }
     }
 
     /// Takes what was printed. Lines that ended are in the file when this returns.
@@ -92,13 +112,12 @@ impl JsonLog {
             // A character may lie across the two.
             escape(&[begun, rest].concat(), out);
         }
-        let stream: &[u8] = match stream {
-            Stream::Stdout => b"\",\"stream\":\"stdout\",\"time\":\"",
-            Stream::Stderr => b"\",\"stream\":\"stderr\",\"time\":\"",
-        };
-        out.extend_from_slice(stream);
-        // Each line has a time of its own, so that one can ask for what came since a line.
-        out.extend_from_slice(self.stamp.format(now_ns()));
+        out.extend_from_slice(&self.middles[stream as usize]);
+        // Each line has a time of its own, so that one can ask for what came since a line. A clock that is set back is
+        // followed, all the same.
+        let now = now_ns();
+        self.last_ns = if now <= self.last_ns && self.last_ns - now < SET_BACK { self.last_ns + 1 } else { now };
+        out.extend_from_slice(self.stamp.format(self.last_ns));
         out.extend_from_slice(b"\"}\n");
     }
 
@@ -147,7 +166,7 @@ mod tests {
 
     fn log(max_size: u64) -> Written {
         let directory = tempfile::tempdir().unwrap();
-        let log = JsonLog::new(Target::new(&directory.path().join("log"), max_size, 2));
+        let log = JsonLog::new(Target::new(&directory.path().join("log"), max_size, 2), &BTreeMap::new());
         Written { directory, log }
     }
 
@@ -187,6 +206,23 @@ mod tests {
         let mut written = log(0);
         written.log.write(Stream::Stdout, &[&vec![b'x'; SPLIT][..], b"\n"].concat());
         assert_eq!(written.lines().len(), 2);
+    }
+
+    #[test]
+    fn every_line_has_its_attributes_and_a_time_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let attributes = BTreeMap::from([("a".to_owned(), "\"b\"".to_owned())]);
+        let mut log = JsonLog::new(Target::new(&path, 0, 1), &attributes);
+        log.write(Stream::Stderr, &b"x\n".repeat(5000));
+        let text = std::fs::read_to_string(path).unwrap();
+        let mut last = String::new();
+        for line in text.lines() {
+            let line: LogLine<'_> = serde_json::from_str(line).unwrap();
+            assert_eq!(line.attrs, attributes);
+            assert!(*line.time > *last, "{last} {}", line.time);
+            last = line.time.into_owned();
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::{
     collections::VecDeque,
     io::{self, IoSlice},
     rc::Rc,
+    time::Duration,
 };
 
 use berth_core::stream::{HEADER, Kind, header};
@@ -13,6 +14,8 @@ use tokio::{net::unix::OwnedWriteHalf, sync::Notify};
 
 /// Bytes that may wait. One piece of output may go over it.
 const LIMIT: usize = 1024 * 1024;
+/// How long others wait for a listener that is behind, all in all, until it has caught up.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 /// Frames that are sent with one call.
 const TOGETHER: usize = 16;
 
@@ -40,6 +43,7 @@ pub(crate) struct Outbox {
     queue: RefCell<VecDeque<(Kind, Bytes)>>,
     queued: Cell<usize>,
     lost: Cell<u64>,
+    patience: Cell<Duration>,
     gone: Cell<bool>,
     news: Notify,
     end: Notify,
@@ -54,6 +58,7 @@ impl Outbox {
             queue: RefCell::default(),
             queued: Cell::new(0),
             lost: Cell::new(0),
+            patience: Cell::new(PATIENCE),
             gone: Cell::new(false),
             news: Notify::new(),
             end: Notify::new(),
@@ -63,6 +68,16 @@ impl Outbox {
 
     pub(crate) fn is_full(&self) -> bool {
         self.queued.get() >= LIMIT
+    }
+
+    /// How long others wait for it, if it is full; not at all where it used that up.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience.get()
+    }
+
+    /// Others have waited for it.
+    pub(crate) fn was_waited_for(&self, time: Duration) {
+        self.patience.set(self.patience.get().saturating_sub(time));
     }
 
     pub(crate) fn is_gone(&self) -> bool {
@@ -139,6 +154,9 @@ impl Outbox {
 
     pub(crate) fn sent(&self, bytes: usize) {
         self.queued.set(self.queued.get().saturating_sub(bytes));
+        if self.queued.get() == 0 {
+            self.patience.set(PATIENCE);
+        }
         self.room.notify_waiters();
     }
 }

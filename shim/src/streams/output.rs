@@ -4,13 +4,13 @@ use std::{
     cell::{Cell, RefCell},
     os::fd::OwnedFd,
     rc::Rc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use berth_core::stream::Kind;
 use bytes::Bytes;
 use rustix::io::Errno;
-use tokio::{io::unix::AsyncFd, sync::Notify};
+use tokio::{io::unix::AsyncFd, sync::Notify, time::timeout};
 
 use super::{Outbox, Want};
 use crate::log::{JsonLog, Stream};
@@ -87,7 +87,7 @@ impl Outputs {
 
     async fn pump(&self, source: &Source) {
         while !source.ended.get() {
-            self.until_somebody_keeps_up(source.kind).await;
+            self.until_they_keep_up(source.kind).await;
             let Ok(mut ready) = source.fd.readable().await else { break };
             match self.take(source, false) {
                 Taken::Some(_) => {}
@@ -98,24 +98,42 @@ impl Outputs {
         self.end(source);
     }
 
-    async fn until_somebody_keeps_up(&self, kind: Kind) {
+    /// Waits until there is room for more: with every listener, or with some where the others had their time to catch up.
+    /// Those lose what comes now.
+    async fn until_they_keep_up(&self, kind: Kind) {
         loop {
             let room = self.room.notified();
             tokio::pin!(room);
             // From here on no news is missed.
             room.as_mut().enable();
-            if !self.is_held_up(kind) {
+            let (full, others) = self.full(kind);
+            if full.is_empty() {
                 return;
             }
-            room.await;
+            if !others {
+                room.await;
+                continue;
+            }
+            let Some(patience) = full.iter().map(|outbox| outbox.patience()).filter(|left| !left.is_zero()).min()
+            else {
+                return;
+            };
+            let begun = Instant::now();
+            let _ = timeout(patience, room).await;
+            full.iter().for_each(|outbox| outbox.was_waited_for(begun.elapsed()));
         }
     }
 
-    fn is_held_up(&self, kind: Kind) -> bool {
+    /// The listeners that have no room for this, and whether others have.
+    fn full(&self, kind: Kind) -> (Vec<Rc<Outbox>>, bool) {
         let mut listeners = self.listeners.borrow_mut();
         listeners.retain(|outbox| !outbox.is_gone());
-        let mut wanting = listeners.iter().filter(|outbox| outbox.want.includes(kind)).peekable();
-        !self.finished.get() && wanting.peek().is_some() && wanting.all(|outbox| outbox.is_full())
+        if self.finished.get() {
+            return (Vec::new(), false);
+        }
+        let wanting = listeners.iter().filter(|outbox| outbox.want.includes(kind));
+        let (full, others): (Vec<_>, Vec<_>) = wanting.partition(|outbox| outbox.is_full());
+        (full.into_iter().cloned().collect(), !others.is_empty())
     }
 
     /// Reads once and hands on.

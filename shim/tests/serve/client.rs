@@ -49,7 +49,10 @@ impl Node {
     pub(crate) fn script(script: &str) -> Self {
         let bundle = Bundle::script(script);
         let path = bundle.path().join("out.log").to_str().unwrap().to_owned();
-        let options = Options { log: Log::JsonFile { path, max_size: 0, max_file: 1 }, ..Options::default() };
+        let options = Options {
+            log: Log::JsonFile { path, max_size: 0, max_file: 1, attributes: Default::default() },
+            ..Options::default()
+        };
         Self { bundle, options, rootfs: Vec::new(), netns: None, shim: None, task: None }
     }
 

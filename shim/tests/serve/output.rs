@@ -40,8 +40,12 @@ fn a_hundred_megabytes_without_loss() {
 fn the_memory_stays_as_it_is() {
     let mut node = Node::script(&flood(50));
     with_awk(&node);
-    node.options.log =
-        Log::JsonFile { path: node.path("out.log").to_str().unwrap().into(), max_size: 1 << 20, max_file: 3 };
+    node.options.log = Log::JsonFile {
+        path: node.path("out.log").to_str().unwrap().into(),
+        max_size: 1 << 20,
+        max_file: 3,
+        attributes: Default::default(),
+    };
     node.run();
     node.wait("");
     let status = std::fs::read_to_string(format!("/proc/{}/status", node.shim_pid())).unwrap();
@@ -114,7 +118,8 @@ fn who_has_the_pipe_open_after_the_end_delays_nothing() {
 fn a_log_that_cannot_be_written_stops_nothing() {
     let mut node = Node::script("echo one; head -c 3000000 /dev/zero | tr '\\0' x; echo; echo two; exit 3");
     std::os::unix::fs::symlink("busybox", node.bundle.root().join("bin/tr")).unwrap();
-    node.options.log = Log::JsonFile { path: "/dev/full".into(), max_size: 0, max_file: 1 };
+    node.options.log =
+        Log::JsonFile { path: "/dev/full".into(), max_size: 0, max_file: 1, attributes: Default::default() };
     node.serve();
     node.create().unwrap();
     let mut client = node.attach("", false).attached();

@@ -6,6 +6,39 @@ use crate::node;
 
 on_both_runtimes!(tail_since_and_timestamps, following_ends_with_the_container, nothing_is_lost);
 
+/// A follower loses nothing and sees nothing twice, however often files are rotated and the service is killed.
+#[test]
+fn following_goes_on_over_rotations_and_restarts() {
+    let node = node(Setup::default());
+    let count = "mkfifo /go; i=0; while read -r x < /go; do for n in 1 2 3 4 5 6 7 8 9 10; do i=$((i+1)); echo line $i; done; done";
+    let small = ["--log-opt", "max-size=1k", "--log-opt", "max-file=100"];
+    node.berth(&[&["run", "-d", "--name", "c"], &small[..], &["busybox", "sh", "-c", count]].concat()).ok();
+    let mut follower = node.lines(&["logs", "-f", "c"]);
+    for round in 0..20 {
+        node.berth(&["exec", "c", "sh", "-c", "until [ -p /go ]; do sleep 0.02; done; echo > /go"]).ok();
+        if round % 5 == 4 {
+            node.crash("runtime");
+            node.answers();
+        }
+        for n in 1..=10 {
+            assert_eq!(follower.next(), Some(format!("line {}", round * 10 + n)));
+        }
+    }
+    drop(follower);
+    node.finish();
+}
+
+#[test]
+fn lines_have_the_attributes_that_are_asked_for() {
+    let node = node(Setup::default());
+    let asked = ["--log-opt", "labels=a,b", "--log-opt", "env-regex=^WHO"];
+    let with = ["-l", "a=one two", "-e", "WHO=me", "-e", "NOT=me"];
+    node.berth(&[&["run", "--name", "c"], &asked[..], &with, &["busybox", "echo", "said"]].concat()).ok();
+    assert_eq!(node.berth(&["logs", "c"]).ok(), "said");
+    assert_eq!(node.berth(&["logs", "--details", "c"]).ok(), "WHO=me,a=one+two said");
+    node.finish();
+}
+
 fn tail_since_and_timestamps(setup: Setup) {
     let node = node(setup);
     node.berth(&[

@@ -27,7 +27,7 @@ pub(crate) use health::{Checked, Health};
 pub(crate) use index::Index;
 pub(crate) use list::Wanted;
 pub(crate) use live::{Attachment, Container, Early};
-pub(crate) use record::{Record, State, Status};
+pub(crate) use record::{Record, State, Status, Time};
 pub(crate) use stats::{Sample, Sampler, Whose};
 pub(crate) use store::{Contents, Store};
 pub(crate) use why::{Why, why};

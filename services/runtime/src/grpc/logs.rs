@@ -7,7 +7,7 @@ use tonic::Status;
 
 use super::{Answers, status};
 use crate::{
-    container::Containers,
+    container::{Containers, Time},
     error::Error,
     instant,
     logs::{self, Lines, Query},
@@ -15,7 +15,7 @@ use crate::{
 
 /// What was written to the log; followed until the container comes to rest.
 pub(super) async fn logs(containers: &Containers, request: LogsRequest) -> Result<Answers<LogsResponse>, Status> {
-    let LogsRequest { container, follow, stdout, stderr, since, until, tail, timestamps, details } = request;
+    let LogsRequest { container, follow, stdout, stderr, since, until, tail, timestamps, details, after } = request;
     let container = containers.find(&container).map_err(status)?;
     if !stdout && !stderr {
         return Err(status(Error::Invalid("You must choose at least one stream".into())));
@@ -27,7 +27,10 @@ pub(super) async fn logs(containers: &Containers, request: LogsRequest) -> Resul
         follow,
         stdout,
         stderr,
-        since: instant::parse(&since, "since").map_err(status)?,
+        since: match instant::parse(&after, "after").map_err(status)? {
+            Some(Time(last)) => Some(Time(last.saturating_add(1))),
+            None => instant::parse(&since, "since").map_err(status)?,
+        },
         until: instant::parse(&until, "until").map_err(status)?,
         tail,
         timestamps,
@@ -40,9 +43,12 @@ pub(super) async fn logs(containers: &Containers, request: LogsRequest) -> Resul
         }
     };
     let lines = ReceiverStream::new(logs::read(containers.log_path(&container.id), query, ended));
-    Ok(Box::pin(lines.map(|lines| match lines {
-        Ok(Lines::Stdout(bytes)) => Ok(LogsResponse { message: Some(Message::Stdout(bytes)) }),
-        Ok(Lines::Stderr(bytes)) => Ok(LogsResponse { message: Some(Message::Stderr(bytes)) }),
-        Err(error) => Err(status(error)),
+    Ok(Box::pin(lines.map(|lines| {
+        let (lines, last) = lines.map_err(status)?;
+        let message = match lines {
+            Lines::Stdout(bytes) => Message::Stdout(bytes),
+            Lines::Stderr(bytes) => Message::Stderr(bytes),
+        };
+        Ok(LogsResponse { message: Some(message), last: last.rfc3339() })
     })))
 }

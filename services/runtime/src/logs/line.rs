@@ -27,6 +27,18 @@ impl<'a> Line<'a> {
         })
     }
 
+    /// Its attributes as Docker prints them: `name=value`, joined by commas, each part as in the query of a URL.
+    pub(super) fn write_attributes(&self, to: &mut Vec<u8>) {
+        for (n, (name, value)) in self.parts.attrs.iter().enumerate() {
+            if n > 0 {
+                to.push(b',');
+            }
+            escape(name, to);
+            to.push(b'=');
+            escape(value, to);
+        }
+    }
+
     /// Its time with all nine digits, as Docker prints it.
     pub(super) fn write_time(&self, to: &mut Vec<u8>) {
         const LENGTH: usize = "2006-01-02T15:04:05.000000000Z".len();
@@ -34,6 +46,16 @@ impl<'a> Line<'a> {
             to.extend_from_slice(self.parts.time.as_bytes());
         } else {
             to.extend_from_slice(self.time.rfc3339().as_bytes());
+        }
+    }
+}
+
+fn escape(text: &str, to: &mut Vec<u8>) {
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => to.push(byte),
+            b' ' => to.push(b'+'),
+            _ => to.extend_from_slice(format!("%{byte:02X}").as_bytes()),
         }
     }
 }
@@ -52,6 +74,15 @@ mod tests {
         let mut time = Vec::new();
         line.write_time(&mut time);
         assert_eq!(time, b"2026-01-02T03:04:05.500000000Z");
+    }
+
+    #[test]
+    fn attributes_are_escaped() {
+        let text =
+            br#"{"log":"x\n","stream":"stdout","attrs":{"b":"1 2","a":"\u00e9,="},"time":"2026-01-02T03:04:05Z"}"#;
+        let mut written = Vec::new();
+        Line::parse(text).unwrap().write_attributes(&mut written);
+        assert_eq!(written, b"a=%C3%A9%2C%3D,b=1+2");
     }
 
     #[test]

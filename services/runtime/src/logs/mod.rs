@@ -40,7 +40,7 @@ pub(crate) struct Query {
     pub(crate) tail: Option<u64>,
     /// Each line begins with its time.
     pub(crate) timestamps: bool,
-    /// Each line begins with its attributes, of which our logs have none.
+    /// Each line begins with its attributes.
     pub(crate) details: bool,
 }
 
@@ -51,13 +51,13 @@ pub(crate) enum Lines {
     Stderr(Bytes),
 }
 
-/// Reads the log at `path`, oldest line first. `ended` answers when nothing will be written any more; what is there then
+/// Reads the log at `path`, oldest line first; with lines comes the time of the last of them. `ended` answers when nothing will be written any more; what is there then
 /// is still read.
 pub(crate) fn read(
     path: PathBuf,
     query: Query,
     ended: impl Future<Output = ()> + Send + 'static,
-) -> mpsc::Receiver<Result<Lines>> {
+) -> mpsc::Receiver<Result<(Lines, Time)>> {
     let (sender, receiver) = mpsc::channel(QUEUE);
     tokio::spawn(async move {
         tokio::select! {
@@ -76,7 +76,7 @@ async fn send(
     path: PathBuf,
     query: Query,
     ended: impl Future<Output = ()>,
-    to: &mpsc::Sender<Result<Lines>>,
+    to: &mpsc::Sender<Result<(Lines, Time)>>,
 ) -> Result<()> {
     let follow = query.follow;
     let until = query.until;

@@ -13,7 +13,10 @@ use super::{
     line::Line,
     seek::{self, LONGEST_LINE},
 };
-use crate::error::{Error, Result};
+use crate::{
+    container::record::Time,
+    error::{Error, Result},
+};
 
 /// Bytes read at once.
 const BLOCK: usize = 256 * 1024;
@@ -25,7 +28,8 @@ const PREFIX: usize = 32;
 /// What came of reading.
 #[derive(Debug)]
 pub(super) enum Batch {
-    Lines(Vec<Lines>),
+    /// Each with the time of its last line.
+    Lines(Vec<(Lines, Time)>),
     /// There is no more at the moment.
     AtTheEnd,
     /// Everything later is unwanted.
@@ -166,8 +170,9 @@ impl Reader {
 /// Puts neighbouring lines of one stream into one message.
 #[derive(Debug, Default)]
 struct Composer {
-    done: Vec<Lines>,
+    done: Vec<(Lines, Time)>,
     open: Vec<u8>,
+    last: Time,
     is_stderr: bool,
 }
 
@@ -186,19 +191,22 @@ impl Composer {
             self.open.push(b' ');
         }
         if query.details {
+            line.write_attributes(&mut self.open);
             self.open.push(b' ');
         }
+        self.last = line.time;
         self.open.extend_from_slice(line.parts.log.as_bytes());
     }
 
     fn close(&mut self) {
         if !self.open.is_empty() {
             let bytes = Bytes::from(std::mem::take(&mut self.open));
-            self.done.push(if self.is_stderr { Lines::Stderr(bytes) } else { Lines::Stdout(bytes) });
+            let lines = if self.is_stderr { Lines::Stderr(bytes) } else { Lines::Stdout(bytes) };
+            self.done.push((lines, self.last));
         }
     }
 
-    fn finish(mut self) -> Vec<Lines> {
+    fn finish(mut self) -> Vec<(Lines, Time)> {
         self.close();
         self.done
     }

@@ -25,10 +25,10 @@ fn both() -> Query {
     Query { stdout: true, stderr: true, ..Query::default() }
 }
 
-async fn collect(mut lines: mpsc::Receiver<Result<Lines>>) -> String {
+async fn collect(mut lines: mpsc::Receiver<Result<(Lines, Time)>>) -> String {
     let mut text = String::new();
     while let Some(lines) = lines.recv().await {
-        let (Lines::Stdout(bytes) | Lines::Stderr(bytes)) = lines.unwrap();
+        let (Lines::Stdout(bytes) | Lines::Stderr(bytes), _) = lines.unwrap();
         text.push_str(std::str::from_utf8(&bytes).unwrap());
     }
     text
@@ -80,7 +80,7 @@ async fn following_survives_rotation_and_ends_with_the_container() {
     for (round, to) in [50u64, 100, 150, 200].into_iter().enumerate() {
         write(&path, next..to);
         while next < to {
-            let (Lines::Stdout(bytes) | Lines::Stderr(bytes)) = lines.recv().await.unwrap().unwrap();
+            let (Lines::Stdout(bytes) | Lines::Stderr(bytes), _) = lines.recv().await.unwrap().unwrap();
             for line in std::str::from_utf8(&bytes).unwrap().lines() {
                 assert_eq!(line, next.to_string());
                 next += 1;

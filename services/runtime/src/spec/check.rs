@@ -49,7 +49,7 @@ fn check_on(spec: &ContainerSpec, host: &Host) -> Result<Vec<String>, Error> {
     mounts::check(spec)?;
     devices::check(&spec.devices, &spec.device_cgroup_rules)?;
     annotations(spec)?;
-    log::log(spec.log.as_ref(), Path::new("/"))?;
+    log::log(spec, Path::new("/"))?;
     groups(spec)?;
     health::check(spec)?;
     Ok(warnings)

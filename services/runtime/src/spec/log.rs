@@ -1,9 +1,12 @@
 //! Where a container's output is kept: `--log-driver` and `--log-opt`.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+};
 
 use berth_core::bundle::Log;
-use berth_proto::berth::runtime::v1::LogConfig;
+use berth_proto::berth::runtime::v1::ContainerSpec;
 
 use super::Error;
 
@@ -11,20 +14,23 @@ use super::Error;
 ///
 /// # Errors
 /// There is no such driver, or an option cannot be meant.
-pub(crate) fn log(config: Option<&LogConfig>, path: &Path) -> Result<Log, Error> {
+pub(crate) fn log(spec: &ContainerSpec, path: &Path) -> Result<Log, Error> {
     let none = HashMap::new();
-    let (driver, options) = config.map_or(("", &none), |config| (&config.driver, &config.options));
+    let (driver, options) = spec.log.as_ref().map_or(("", &none), |config| (&config.driver, &config.options));
     match driver {
         "none" => Ok(Log::None),
-        "" | "json-file" => json_file(options, path),
+        "" | "json-file" => json_file(options, spec, path),
         other => Err(Error::invalid(format!(
             "logger: no log driver named '{other}' is registered; the drivers are json-file and none"
         ))),
     }
 }
 
-fn json_file(options: &HashMap<String, String>, path: &Path) -> Result<Log, Error> {
+fn json_file(options: &HashMap<String, String>, spec: &ContainerSpec, path: &Path) -> Result<Log, Error> {
     let (mut max_size, mut max_file) = (0, 1);
+    let mut attributes = BTreeMap::new();
+    let labels = || spec.labels.iter().map(|(name, value)| (&**name, &**value));
+    let variables = || spec.env.iter().filter_map(|variable| variable.split_once('='));
     for (name, value) in options {
         match &**name {
             "max-size" if value == "-1" => {}
@@ -40,12 +46,35 @@ fn json_file(options: &HashMap<String, String>, path: &Path) -> Result<Log, Erro
                     .filter(|files| *files > 0)
                     .ok_or_else(|| Error::invalid("max-file cannot be less than 1"))?;
             }
+            "labels" => add(&mut attributes, labels(), listed(value)),
+            "env" => add(&mut attributes, variables(), listed(value)),
+            "labels-regex" => add(&mut attributes, labels(), matching(name, value)?),
+            "env-regex" => add(&mut attributes, variables(), matching(name, value)?),
             // Docker's delivery options; lines are always delivered here, and never lost.
             "mode" if value == "blocking" => {}
             _ => return Err(Error::invalid(format!("unknown log opt '{name}' for json-file log driver"))),
         }
     }
-    Ok(Log::JsonFile { path: path.to_string_lossy().into_owned(), max_size, max_file })
+    Ok(Log::JsonFile { path: path.to_string_lossy().into_owned(), max_size, max_file, attributes })
+}
+
+/// Adds those whose names are wanted.
+fn add<'a>(
+    to: &mut BTreeMap<String, String>,
+    all: impl Iterator<Item = (&'a str, &'a str)>,
+    wanted: impl Fn(&str) -> bool,
+) {
+    to.extend(all.filter(|(name, _)| wanted(name)).map(|(name, value)| (name.to_owned(), value.to_owned())));
+}
+
+fn listed(names: &str) -> impl Fn(&str) -> bool {
+    move |name| names.split(',').any(|listed| listed == name)
+}
+
+fn matching(option: &str, pattern: &str) -> Result<impl Fn(&str) -> bool + use<>, Error> {
+    let pattern = regex_lite::Regex::new(pattern)
+        .map_err(|error| Error::invalid(format!("the log opt '{option}' is no regular expression: {error}")))?;
+    Ok(move |name: &str| pattern.is_match(name))
 }
 
 /// "10m", "1.5g", "100kb": thousands, as Docker has it here.
@@ -67,18 +96,38 @@ fn size(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use berth_proto::berth::runtime::v1::LogConfig;
+
     use super::*;
 
     fn of(driver: &str, options: &[(&str, &str)]) -> Result<Log, String> {
         let options = options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let config = LogConfig { driver: driver.into(), options };
-        log(Some(&config), Path::new("/l")).map_err(|error| error.to_string())
+        let spec = ContainerSpec {
+            log: Some(LogConfig { driver: driver.into(), options }),
+            labels: [("a".to_owned(), "1".to_owned()), ("ab".to_owned(), "2".to_owned())].into(),
+            env: vec!["E=x".into(), "GONE".into()],
+            ..ContainerSpec::default()
+        };
+        log(&spec, Path::new("/l")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn labels_and_variables_that_are_asked_for() {
+        let attributes = |options: &[(&str, &str)]| match of("", options).unwrap() {
+            Log::JsonFile { attributes, .. } => attributes.into_iter().collect::<Vec<_>>(),
+            Log::None => Vec::new(),
+        };
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(attributes(&[("labels", "a,none"), ("env", "E,GONE")]), [pair("E", "x"), pair("a", "1")]);
+        assert_eq!(attributes(&[("labels-regex", "^a")]), [pair("a", "1"), pair("ab", "2")]);
+        assert!(of("", &[("env-regex", "(")]).unwrap_err().contains("no regular expression"));
     }
 
     #[test]
     fn the_drivers() {
-        let file = |max_size, max_file| Log::JsonFile { path: "/l".into(), max_size, max_file };
-        assert_eq!(log(None, Path::new("/l")).unwrap(), file(0, 1));
+        let file =
+            |max_size, max_file| Log::JsonFile { path: "/l".into(), max_size, max_file, attributes: BTreeMap::new() };
+        assert_eq!(log(&ContainerSpec::default(), Path::new("/l")).unwrap(), file(0, 1));
         assert_eq!(of("json-file", &[("max-size", "10m"), ("max-file", "3")]).unwrap(), file(10_000_000, 3));
         assert_eq!(of("none", &[]).unwrap(), Log::None);
         assert!(of("syslog", &[]).unwrap_err().contains("no log driver named 'syslog'"));

@@ -10,6 +10,7 @@ mod engine;
 mod measure;
 mod memory;
 mod pull;
+mod streams;
 mod work;
 
 use std::path::PathBuf;
@@ -50,6 +51,12 @@ fn main() -> anyhow::Result<()> {
     }
     if is_wanted("crowd") {
         crowd::report(&node, &engines[0])?;
+    }
+    if is_wanted("attach") {
+        streams::attach(&node)?;
+    }
+    if is_wanted("logs") {
+        streams::logs(&node)?;
     }
     drop(engines);
     node.finish();

@@ -213,7 +213,7 @@ impl Containers {
 
     fn options(&self, record: &Record) -> Result<Options> {
         let spec = &record.spec;
-        let log = spec::log(spec.log.as_ref(), &self.log_path(&record.id)).map_err(said)?;
+        let log = spec::log(spec, &self.log_path(&record.id)).map_err(said)?;
         Ok(Options {
             log,
             open_stdin: spec.open_stdin,
