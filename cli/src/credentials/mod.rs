@@ -56,6 +56,11 @@ pub(crate) fn may_be_there() -> bool {
     file().is_some_and(|file| file.exists())
 }
 
+/// Where the file is, and what else Docker's program keeps for a user.
+pub(crate) fn directory() -> Option<std::path::PathBuf> {
+    Some(file()?.parent()?.to_owned())
+}
+
 /// Where credentials were kept.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Kept {

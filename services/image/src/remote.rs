@@ -1,13 +1,15 @@
 //! What is asked of registries without bringing anything here: tags, manifests, repositories by a word.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use berth_core::{Reference, reference::DEFAULT_DOMAIN};
+use berth_core::{Digest, Reference, reference::DEFAULT_DOMAIN};
+use bytes::Bytes;
 
 use crate::{
     error::Error,
     images::Images,
-    registry::{Credentials, Found, Served, Session},
+    manifest::{self, Document},
+    registry::{Attempt, Begun, Credentials, Found, Served, Session},
 };
 
 /// What Docker finds where nobody says how many.
@@ -30,21 +32,85 @@ pub(crate) async fn tags(
     Err(failure)
 }
 
-/// A manifest or index as it is served.
+/// A manifest or index as it is served, and where that is wanted the configuration that it names.
 pub(crate) async fn manifest(
     images: &Arc<Images>,
     reference: &Reference,
     credentials: Option<&Credentials>,
-) -> Result<Served, Error> {
+    with_config: bool,
+) -> Result<(Served, Bytes), Error> {
     let target = reference.target();
     let mut failure = Error::Cancelled;
     for session in sessions(images, reference, credentials).await {
         match session.manifest(&target).await {
-            Ok(served) => return Ok(served),
+            Ok(served) => {
+                let config = match manifest::parse(&served.bytes, &served.content_type, &reference.familiar()) {
+                    Ok(Document::Manifest(manifest)) if with_config => {
+                        session.small_blob(&manifest.config.digest).await.map_err(|attempt| attempt.error)?
+                    }
+                    _ => Bytes::new(),
+                };
+                return Ok((served, config));
+            }
             Err(attempt) => failure = attempt.error,
         }
     }
     Err(failure)
+}
+
+/// A manifest of a list, and where it is now.
+pub(crate) struct Listed {
+    pub(crate) reference: Reference,
+    pub(crate) media_type: String,
+    pub(crate) manifest: Bytes,
+}
+
+/// Puts a list under its tag, after all that it names.
+pub(crate) async fn put_list(
+    images: &Arc<Images>,
+    reference: &Reference,
+    credentials: Option<&Credentials>,
+    manifests: &[Listed],
+    (media_type, list): (&str, &Bytes),
+) -> Result<Digest, Error> {
+    let mut from = BTreeSet::new();
+    for listed in manifests {
+        if listed.reference.domain() != reference.domain() {
+            return Err(Error::Change(format!(
+                "cannot use source images from a different registry than the target image: {} != {}",
+                listed.reference.domain(),
+                reference.domain()
+            )));
+        }
+        if listed.reference.path() != reference.path() {
+            from.insert(listed.reference.path().to_owned());
+        }
+    }
+    let from: Vec<String> = from.into_iter().collect();
+    let session = images.registries.session_for_push(reference, credentials, &from).await;
+    let last = |attempt: Attempt| attempt.error;
+    for listed in manifests {
+        let name = listed.reference.familiar();
+        let Document::Manifest(manifest) = manifest::parse(&listed.manifest, &listed.media_type, &name)? else {
+            return Err(Error::Unusable { what: name, why: "it is a list itself".into() });
+        };
+        for blob in [&manifest.config].into_iter().chain(&manifest.layers) {
+            if session.has_blob(&blob.digest).await.map_err(last)? {
+                continue;
+            }
+            match session.begin(Some((&blob.digest, listed.reference.path()))).await.map_err(last)? {
+                Begun::Mounted => {}
+                Begun::Upload(_) => {
+                    let why = format!("the registry does not mount its blob {} in {}", blob.digest, reference.path());
+                    return Err(Error::Unusable { what: name, why });
+                }
+            }
+        }
+        let digest = Digest::sha256(&listed.manifest).to_string();
+        session.put_manifest(&digest, &listed.media_type, &listed.manifest).await.map_err(last)?;
+    }
+    session.put_manifest(reference.tag().unwrap_or("latest"), media_type, list).await.map_err(last)?;
+    Ok(Digest::sha256(list))
 }
 
 /// Mirrors first, then the registry itself, whose answer counts where nobody has a good one.

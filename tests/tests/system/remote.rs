@@ -98,3 +98,50 @@ fn manifests_are_shown_as_they_are_there() {
     drop(registry);
     node.finish();
 }
+
+#[test]
+fn lists_for_several_platforms_are_made_and_pushed() {
+    let (node, registry) = place();
+    let tar = run(std::process::Command::new("tar").args(["-c", "-C", "/", "etc/hostname"]), b"");
+    let arm = format!("{OURS}/team/arm:1");
+    node.berth_with(&["import", "--platform", "linux/arm64", "-", &arm], &tar.stdout).ok();
+    node.berth(&["push", "-q", &arm]).ok();
+    let (list, here) = (format!("{OURS}/multi:1"), format!("{OURS}/team/app:old"));
+    let create = ["manifest", "create", &list, &here, &arm];
+    assert_eq!(node.berth(&create).ok(), format!("Created manifest list {list}"));
+    assert!(node.berth(&create).fails(1).contains("refusing to amend an existing manifest list with no --amend flag"));
+    node.berth(&["manifest", "create", "--amend", &list, &arm]).ok();
+    node.berth(&["manifest", "annotate", "--variant", "v8", &list, &arm]).ok();
+    let absent = node.berth(&["manifest", "annotate", "--variant", "v8", &list, "other"]).fails(1);
+    assert!(absent.contains("manifest for image docker.io/library/other:latest does not exist in"), "{absent}");
+    let value = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
+    let shown = value(node.berth(&["manifest", "inspect", &list]).ok().as_bytes());
+    let platforms = |list: &serde_json::Value| {
+        let of = |entry: &serde_json::Value| {
+            let text = |field: &str| entry["platform"][field].as_str().unwrap_or_default().to_owned();
+            format!("{}/{}/{}", text("os"), text("architecture"), text("variant"))
+        };
+        let mut all: Vec<_> = list["manifests"].as_array().unwrap().iter().map(of).collect();
+        all.sort_unstable();
+        all
+    };
+    let own = node.inspect("busybox", "{{.Os}}/{{.Architecture}}/");
+    assert_eq!(platforms(&shown), [own, "linux/arm64/v8".into()]);
+    let digest = node.berth(&["manifest", "push", "--purge", &list]).ok().to_owned();
+    let mut skopeo = node.netns.command("skopeo");
+    skopeo.args(["inspect", "--raw", "--tls-verify=false", &format!("docker://{list}")]);
+    let raw = run(&mut skopeo, b"").stdout;
+    let sum = run(&mut std::process::Command::new("sha256sum"), &raw);
+    assert_eq!(digest, format!("sha256:{}", sum.ok().split(' ').next().unwrap()));
+    assert_eq!(value(&raw), shown);
+    // Everything of it is in its own repository.
+    let pulled = node.berth(&["pull", &list]);
+    assert!(pulled.ok().contains(&format!("Digest: {digest}")), "{pulled:?}");
+    assert_eq!(node.inspect(&list, "{{.Id}}"), node.inspect("busybox", "{{.Id}}"));
+    node.berth(&["pull", "-q", "--platform", "linux/arm64", &list]).ok();
+    assert_eq!(node.inspect(&list, "{{.Id}}"), node.inspect(&arm, "{{.Id}}"));
+    let failed = node.berth(&["manifest", "rm", &list]).fails(1);
+    assert!(failed.contains(&format!("No such manifest: {list}")), "{failed}");
+    drop(registry);
+    node.finish();
+}

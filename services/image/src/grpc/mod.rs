@@ -11,10 +11,10 @@ use berth_proto::berth::image::v1::{
     CommitProgress, CommitRequest, GetRequest, GetResponse, HistoryRequest, HistoryResponse, HistoryStep, Image,
     ImageUsage, ImportRequest, ImportResponse, ListRequest, ListResponse, LoadProgress, LoadRequest, LoadedImage,
     LoginRequest, LoginResponse, ManifestRequest, ManifestResponse, PruneRequest, PruneResponse, PullDone,
-    PullProgress, PullRequest, PushProgress, PushRequest, ReleaseRequest, ReleaseResponse, RemoveRequest,
-    RemoveResponse, Removed as WireRemoved, SaveRequest, SaveResponse, SearchRequest, SearchResponse, SetUsesRequest,
-    SetUsesResponse, TagRequest, TagResponse, TagsRequest, TagsResponse, UsageRequest, UsageResponse, images_server,
-    load_progress, load_request, pull_progress::Message, removed::What,
+    PullProgress, PullRequest, PushProgress, PushRequest, PutManifestListRequest, PutManifestListResponse,
+    ReleaseRequest, ReleaseResponse, RemoveRequest, RemoveResponse, Removed as WireRemoved, SaveRequest, SaveResponse,
+    SearchRequest, SearchResponse, SetUsesRequest, SetUsesResponse, TagRequest, TagResponse, TagsRequest, TagsResponse,
+    UsageRequest, UsageResponse, images_server, load_progress, load_request, pull_progress::Message, removed::What,
 };
 use bytes::Bytes;
 use futures::Stream;
@@ -315,6 +315,13 @@ impl images_server::Images for Service {
 
     async fn manifest(&self, request: Request<ManifestRequest>) -> Result<Response<ManifestResponse>, Status> {
         remote::manifest(&self.0, request.into_inner()).await.map(Response::new).map_err(status)
+    }
+
+    async fn put_manifest_list(
+        &self,
+        request: Request<PutManifestListRequest>,
+    ) -> Result<Response<PutManifestListResponse>, Status> {
+        remote::put_list(&self.0, request.into_inner()).await.map(Response::new).map_err(status)
     }
 
     async fn search(&self, request: Request<SearchRequest>) -> Result<Response<SearchResponse>, Status> {

@@ -289,6 +289,26 @@ impl Session {
         Ok(Served { bytes, content_type, digest })
     }
 
+    /// A whole blob that is no larger than a document, verified.
+    pub(crate) async fn small_blob(&self, digest: &Digest) -> Result<Bytes, Attempt> {
+        let asking = async {
+            let (answer, _) = self.blob(digest, 0).await?;
+            let read = limited(answer, manifest::MAX_BYTES as usize).await;
+            read.map_err(|e| e.attempt(self.host(), &format!("the blob {digest}")))
+        };
+        let bytes = tokio::time::timeout(self.patience, asking).await.unwrap_or_else(|_| {
+            Err(Attempt { error: self.slow(&format!("the blob {digest}")), retry: Some(Duration::ZERO) })
+        })?;
+        let mut hasher = digest.algorithm().hasher();
+        hasher.update(&bytes);
+        let is = hasher.finish();
+        if is != *digest {
+            let what = format!("the blob {digest} from {}", self.host());
+            return Err(Attempt::last(Error::WrongDigest { what, wanted: digest.to_string(), is: is.to_string() }));
+        }
+        Ok(bytes)
+    }
+
     /// A blob, from this offset where the host can. The answer says where it really begins.
     pub(crate) async fn blob(&self, digest: &Digest, from: u64) -> Result<(Response, u64), Attempt> {
         let answer = self.get(&format!("blobs/{digest}"), "*/*", (from > 0).then_some(from)).await?;
