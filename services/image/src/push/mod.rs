@@ -71,7 +71,9 @@ pub(crate) async fn push(images: &Arc<Images>, order: Order, telling: &Telling) 
     };
     for reference in &chosen {
         let (record, _) = images.find_for(&reference.to_string(), &order.platform).await?;
-        one(images, reference, record, order.credentials.as_ref(), telling).await?;
+        let pushed = one(images, reference, record.clone(), order.credentials.as_ref(), telling).await;
+        let_go(images, &record).await;
+        pushed?;
     }
     Ok(())
 }
@@ -117,6 +119,26 @@ async fn one(
     let (digest, size) = (plan.digest.to_string(), plan.bytes.len() as u64);
     telling.tell(Message::Tag(PushedTag { tag: tag.into(), digest, size })).await;
     Ok(())
+}
+
+/// What was kept for the push of an image that was removed meanwhile goes now. Where the push was cut off before this, the
+/// next start finds it.
+async fn let_go(images: &Arc<Images>, record: &Record) {
+    if images.store.records.all().contains_key(&record.id) {
+        return;
+    }
+    let (discarding, blobs) = (Arc::clone(images), record.blobs().cloned().collect::<Vec<_>>());
+    let discarded = blocking(move || discarding.discard(blobs.iter())).await;
+    let mut removed = discarded.map(|()| true);
+    for chain_id in berth_core::digest::chain_ids(&record.diff_ids).iter().rev() {
+        if !matches!(removed, Ok(true)) {
+            break;
+        }
+        removed = images.remove_snapshot(chain_id).await;
+    }
+    if let Err(error) = removed {
+        tracing::warn!(%error, image = record.id.short(), "what was kept for its push could not be removed now");
+    }
 }
 
 /// The image is from now on known by the digest that it has in the registry, where it is still here.
