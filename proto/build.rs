@@ -21,6 +21,7 @@ const KEPT: &[&str] = &[
     "Device",
     "PortMapping",
     "LogConfig",
+    "NetworkAttachment",
     "NetworkEndpoint",
     "MountPoint",
 ];

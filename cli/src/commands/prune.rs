@@ -4,7 +4,7 @@ use std::io::{self, BufRead as _, Write as _};
 
 use berth_proto::berth::{
     image::v1::{PruneRequest as PruneImages, removed::What},
-    runtime::v1::{PruneRequest, PruneVolumesRequest},
+    runtime::v1::{PruneNetworksRequest, PruneRequest, PruneVolumesRequest},
 };
 
 use super::each::print;
@@ -101,7 +101,9 @@ async fn prune_images(client: &Client, all: bool, filters: Vec<String>) -> Resul
 
 async fn system(client: Client, given: Given) -> Result<u8, Error> {
     let (all, volumes) = (given.on("all"), given.on("volumes"));
-    let mut warning = String::from("WARNING! This will remove:\n  - all stopped containers\n");
+    let mut warning = String::from(
+        "WARNING! This will remove:\n  - all stopped containers\n  - all networks not used by at least one container\n",
+    );
     if volumes {
         warning += "  - all anonymous volumes not used by at least one container\n";
     }
@@ -121,6 +123,9 @@ async fn system(client: Client, given: Given) -> Result<u8, Error> {
     let containers = client.containers().await?.prune(PruneRequest { filters: filters.clone() }).await?.into_inner();
     let mut bytes = containers.reclaimed;
     list_gone("Deleted Containers:", &containers.containers)?;
+    let request = PruneNetworksRequest { filters: filters.clone() };
+    let networks = client.networks().await?.prune(request).await?.into_inner().networks;
+    list_gone("Deleted Networks:", &networks)?;
     if volumes {
         let request = PruneVolumesRequest { all: false, filters: filters.clone() };
         let pruned = client.volumes().await?.prune(request).await?.into_inner();
@@ -133,12 +138,16 @@ async fn system(client: Client, given: Given) -> Result<u8, Error> {
     Ok(0)
 }
 
-fn list_gone(heading: &str, gone: &[String]) -> Result<(), Error> {
+/// What went.
+///
+/// # Errors
+/// Standard output is gone.
+pub(super) fn list_gone(heading: &str, gone: &[String]) -> Result<(), Error> {
     if gone.is_empty() { Ok(()) } else { print(&format!("{heading}\n{}\n\n", gone.join("\n"))) }
 }
 
 /// The filters, with the moments in them told as the service wants them.
-fn filters(given: &Given) -> Result<Vec<String>, Error> {
+pub(super) fn filters(given: &Given) -> Result<Vec<String>, Error> {
     let moment = |filter: &str| match filter.strip_prefix("until=") {
         Some(text) => spec::instant(text).map(|moment| format!("until={moment}")),
         None => Ok(filter.to_owned()),

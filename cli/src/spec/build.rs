@@ -56,6 +56,7 @@ pub(crate) fn build(given: &Given) -> Result<ContainerSpec, Error> {
         devices: each(given, "device", limits::device)?,
         shm_size: limits::bytes(given, "shm-size")?.unsigned_abs(),
         network_mode: network::mode(&given.all("network"))?,
+        networks: Vec::new(),
         ports: each(given, "publish", port::publish)?.into_iter().flatten().collect(),
         dns: each(given, "dns", network::resolver)?,
         dns_search: given.owned("dns-search"),

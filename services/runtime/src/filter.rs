@@ -109,14 +109,10 @@ fn holds(record: &Record, key: &str, value: &Value) -> bool {
             "label" => labels::holds(text, |name| record.spec.labels.get(name)),
             "ancestor" => is_image(record, text),
             "network" => {
-                let named = match record.spec.network_mode.as_str() {
-                    "" => "bridge",
-                    mode => mode,
-                };
-                let on = |endpoint: &&berth_proto::berth::runtime::v1::NetworkEndpoint| {
-                    endpoint.network == *text || (!text.is_empty() && endpoint.network_id.starts_with(text))
-                };
-                named == text || record.networks.iter().any(|endpoint| on(&endpoint))
+                let by = |name: &str, id: &str| name == text || (!text.is_empty() && id.starts_with(text));
+                record.spec.network_mode == *text
+                    || record.attachments().iter().any(|one| by(&one.network, &one.network_id))
+                    || record.networks.iter().any(|endpoint| by(&endpoint.network, &endpoint.network_id))
             }
             "volume" => record.mounts.iter().any(|m| [&m.name, &m.source, &m.destination].contains(&text)),
             "health" => record.state.health.as_ref().map_or("none", |health| health.condition.name()) == text,

@@ -44,21 +44,23 @@ async fn open(node: &Node, settings: Settings) -> Result<(Arc<Containers>, Conte
     let directories = Directories {
         containers: root.join("containers"),
         bundles: state.join("bundles"),
+        networks: root.join("networks"),
         seccomp: state.join("seccomp"),
         init: root.join("init"),
         root,
     };
     let (places, chosen) = (directories.clone(), settings.clone());
     let opened = blocking("opening the store", move || {
-        for directory in [&places.root, &places.containers, &places.bundles, &places.seccomp] {
+        for directory in [&places.root, &places.containers, &places.networks, &places.bundles, &places.seccomp] {
             fs::create_dir_all(directory).map_err(Error::io("cannot make", directory))?;
             fs::set_permissions(directory, fs::Permissions::from_mode(0o700))
                 .map_err(Error::io("cannot protect", directory))?;
         }
         init::place(&places.init).map_err(Error::io("cannot write", &places.init))?;
-        let (store, contents) = Store::open(&places.root.join("meta.redb"), &places.containers)?;
+        let (store, mut contents) = Store::open(&places.root.join("meta.redb"), &places.containers, &places.networks)?;
         let volumes = Volumes::open(&places.root.join("volumes")).map_err(Failure::from)?;
-        let networks = Networks::open(&chosen.network).map_err(Failure::from)?;
+        let networks =
+            Networks::open(&chosen.network, std::mem::take(&mut contents.networks)).map_err(Failure::from)?;
         let shim = Binary::load(chosen.shim.as_deref())?;
         Ok((store, contents, volumes, networks, shim))
     });

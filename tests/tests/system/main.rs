@@ -36,6 +36,7 @@ mod mirror;
 mod namespaces;
 mod nested;
 mod networks;
+mod own_networks;
 mod prune;
 mod push;
 mod remote;

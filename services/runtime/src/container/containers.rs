@@ -22,6 +22,8 @@ pub(crate) struct Directories {
     /// Of the containers: log, hosts, a copy of the record.
     pub(crate) containers: PathBuf,
     pub(crate) bundles: PathBuf,
+    /// Copies of what the store has of networks.
+    pub(crate) networks: PathBuf,
     /// Compiled seccomp programs.
     pub(crate) seccomp: PathBuf,
     /// The program that is the first process of containers that ask for one.

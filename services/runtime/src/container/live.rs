@@ -271,7 +271,7 @@ mod tests {
     use crate::container::record::{Status, Time};
 
     fn container(directory: &std::path::Path) -> (Store, Arc<Container>) {
-        let (store, _) = Store::open(&directory.join("meta.redb"), directory).unwrap();
+        let (store, _) = Store::open(&directory.join("meta.redb"), directory, directory).unwrap();
         let mut record = Record { id: "a".into(), name: "old".into(), ..Record::default() };
         record.state.status = Status::Running;
         (store, Container::new(record))

@@ -12,6 +12,7 @@ mod list;
 mod live;
 mod monitor;
 pub(crate) mod names;
+mod networking;
 pub(crate) mod record;
 mod recover;
 mod restart;

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use berth_proto::berth::runtime::v1::{ContainerSpec, MountPoint, NetworkEndpoint, PortMapping};
+use berth_proto::berth::runtime::v1::{ContainerSpec, MountPoint, NetworkAttachment, NetworkEndpoint, PortMapping};
 use serde::{Deserialize, Serialize};
 
 use super::health::{Health, Plan};
+use crate::network::{Mode, named};
 
 /// A container, as it is filed under its id.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -27,6 +28,9 @@ pub(crate) struct Record {
     pub(crate) exposed_ports: Vec<String>,
     pub(crate) mounts: Vec<MountPoint>,
     pub(crate) state: State,
+    /// The networks it is connected to, whether it runs or not. `None` in a record of a version that knew one network: what
+    /// the mode says.
+    pub(crate) attachments: Option<Vec<NetworkAttachment>>,
     /// Where it is attached while it runs.
     pub(crate) networks: Vec<NetworkEndpoint>,
     /// What is published while it runs.
@@ -135,6 +139,18 @@ impl Record {
         Plan::of(check).map(|_| Health::begin(self.state.health.as_ref()))
     }
 
+    /// The networks it is connected to.
+    pub(crate) fn attachments(&self) -> Vec<NetworkAttachment> {
+        match (&self.attachments, Mode::parse(&self.spec.network_mode)) {
+            (Some(attachments), _) => attachments.clone(),
+            (None, Ok(Mode::Bridged)) => {
+                let network = named(&self.spec.network_mode).to_owned();
+                vec![NetworkAttachment { network, ..NetworkAttachment::default() }]
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// As people see it.
     pub(crate) fn short_id(&self) -> &str {
         self.id.get(..12).unwrap_or(&self.id)
@@ -170,6 +186,17 @@ mod tests {
     fn an_older_record_can_be_read() {
         let record: Record = serde_json::from_str(r#"{"id":"a","spec":{"image":"x"},"state":{}}"#).unwrap();
         assert_eq!((record.spec.image.as_str(), record.state.status), ("x", Status::Created));
+    }
+
+    #[test]
+    fn an_older_record_is_connected_to_what_its_mode_says() {
+        let of = |text: &str| {
+            let record: Record = serde_json::from_str(text).unwrap();
+            record.attachments().into_iter().map(|one| one.network).collect::<Vec<_>>()
+        };
+        assert_eq!(of(r#"{"spec":{"network_mode":""}}"#), ["bridge"]);
+        assert!(of(r#"{"spec":{"network_mode":"host"}}"#).is_empty());
+        assert!(of(r#"{"spec":{"network_mode":"front"},"attachments":[]}"#).is_empty(), "disconnected");
     }
 
     #[test]

@@ -47,12 +47,12 @@ impl Containers {
             let (id, container, found) = looked.map_err(|_| Error::Panicked { what: "looking at a bundle" })?;
             match (container, found) {
                 (Some(container), Found::Lives(task, state, pid)) => {
-                    live.push(self.attached(&id));
+                    live.push(self.attached(&id, &container));
                     self.adopt(&container, &task, state, pid).await;
                     running.push((container, task));
                 }
                 (Some(container), Found::Silent(task)) => {
-                    live.push(self.attached(&id));
+                    live.push(self.attached(&id, &container));
                     container.publish(|live| (live.task, live.cleaning) = (task.clone(), true));
                     silent.push((container, task));
                 }
@@ -96,9 +96,9 @@ impl Containers {
     }
 
     /// Where the container of a bundle is attached.
-    fn attached(&self, id: &str) -> Attached {
+    fn attached(&self, id: &str, container: &Container) -> Attached {
         let Attachment { networks, ports } = self.bundle(id).attachment();
-        Attached { id: id.into(), endpoints: networks, ports }
+        Attached { id: id.into(), name: container.record().name.clone(), endpoints: networks, ports }
     }
 
     /// A container runs: the record says so, whatever it said before.

@@ -18,9 +18,11 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     container::record::Record,
     error::{Error, Result},
+    network::Definition,
 };
 
 const CONTAINERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("containers");
+const NETWORKS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("networks");
 const JOBS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("jobs");
 /// The copy of a record in its container's directory.
 const COPY: &str = "container.json";
@@ -42,6 +44,8 @@ pub(crate) enum Job {
 pub(crate) struct Change {
     pub(crate) put: Option<Arc<Record>>,
     pub(crate) remove: Option<String>,
+    pub(crate) put_network: Option<Arc<Definition>>,
+    pub(crate) remove_network: Option<String>,
     pub(crate) put_job: Option<(String, Job)>,
     pub(crate) remove_job: Option<String>,
 }
@@ -50,6 +54,7 @@ pub(crate) struct Change {
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
     pub(crate) records: Vec<Record>,
+    pub(crate) networks: Vec<Definition>,
     pub(crate) jobs: BTreeMap<String, Job>,
 }
 
@@ -61,13 +66,14 @@ pub(crate) struct Store(mpsc::Sender<(Change, Answer)>);
 
 impl Store {
     /// Opens the store at `path`, or makes it, and reads everything. Blocks.
-    pub(crate) fn open(path: &Path, containers: &Path) -> Result<(Self, Contents)> {
+    pub(crate) fn open(path: &Path, containers: &Path, networks: &Path) -> Result<(Self, Contents)> {
         let (file, contents) = match try_open(path) {
-            Err(error) if is_damage(&error) => rebuild(path, containers, &error),
+            Err(error) if is_damage(&error) => rebuild(path, containers, networks, &error),
             opened => opened.map_err(|source| Error::Store { path: path.into(), source: source.into() }),
         }?;
         let (changes, queue) = mpsc::channel(QUEUE);
-        let writer = Writer { path: path.into(), containers: containers.into(), file, undo: Undo::default() };
+        let (containers, networks) = (containers.into(), networks.into());
+        let writer = Writer { path: path.into(), containers, networks, file, undo: Undo::default() };
         thread::Builder::new()
             .name("store".into())
             .spawn(move || writer.run(queue))
@@ -100,13 +106,18 @@ fn try_open(path: &Path) -> Result<(StoreFile, Contents), redb::Error> {
         let transaction = database.begin_write()?;
         transaction.open_table(CONTAINERS)?;
         transaction.open_table(JOBS)?;
+        transaction.open_table(NETWORKS)?;
         Ok(transaction.commit()?)
     })?;
+    file.with(|database, _| with_networks(database))?;
     let contents = file.with(|database, _| {
         let transaction = database.begin_read()?;
         let mut contents = Contents::default();
         for row in transaction.open_table(CONTAINERS)?.iter()? {
             contents.records.push(decode(row?.1.value())?);
+        }
+        for row in transaction.open_table(NETWORKS)?.iter()? {
+            contents.networks.push(decode(row?.1.value())?);
         }
         for row in transaction.open_table(JOBS)?.iter()? {
             let (id, job) = row?;
@@ -117,7 +128,20 @@ fn try_open(path: &Path) -> Result<(StoreFile, Contents), redb::Error> {
     Ok((file, contents))
 }
 
-fn rebuild(path: &Path, containers: &Path, error: &redb::Error) -> Result<(StoreFile, Contents)> {
+/// A store of a version that had no networks gets the table for them.
+fn with_networks(database: &Database) -> Result<(), redb::Error> {
+    match database.begin_read()?.open_table(NETWORKS) {
+        Err(redb::TableError::TableDoesNotExist(_)) => {
+            let transaction = database.begin_write()?;
+            transaction.open_table(NETWORKS)?;
+            Ok(transaction.commit()?)
+        }
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok(()),
+    }
+}
+
+fn rebuild(path: &Path, containers: &Path, networks: &Path, error: &redb::Error) -> Result<(StoreFile, Contents)> {
     let aside = move_aside(path).map_err(Error::io("cannot move aside", path))?;
     tracing::error!(%error, aside = %aside.display(), "the store is damaged; it is moved aside and rebuilt");
     let failed = |source: redb::Error| Error::Store { path: path.into(), source: source.into() };
@@ -129,7 +153,17 @@ fn rebuild(path: &Path, containers: &Path, error: &redb::Error) -> Result<(Store
             _ => tracing::warn!(directory = %entry.path().display(), "a directory without a record is not taken over"),
         }
     }
+    for entry in fs::read_dir(networks).into_iter().flatten().flatten() {
+        let read = fs::read(entry.path()).ok().and_then(|b| serde_json::from_slice::<Definition>(&b).ok());
+        match read {
+            Some(network) if entry.file_name() == *format!("{}.json", network.id) => contents.networks.push(network),
+            _ => tracing::warn!(file = %entry.path().display(), "a file that is no network's is not taken over"),
+        }
+    }
     let puts = contents.records.iter().map(|r| Change { put: Some(Arc::new(r.clone())), ..Change::default() });
+    let puts = puts.chain(
+        contents.networks.iter().map(|n| Change { put_network: Some(Arc::new(n.clone())), ..Change::default() }),
+    );
     let puts: Vec<_> = puts.collect();
     file.with(|database, _| write(database, &puts, &mut Undo::default(), false)).map_err(failed)?;
     Ok((file, contents))
@@ -140,12 +174,14 @@ fn rebuild(path: &Path, containers: &Path, error: &redb::Error) -> Result<(Store
 #[derive(Debug, Default)]
 struct Undo {
     containers: BTreeMap<String, Option<Vec<u8>>>,
+    networks: BTreeMap<String, Option<Vec<u8>>>,
     jobs: BTreeMap<String, Option<Vec<u8>>>,
 }
 
 struct Writer {
     path: PathBuf,
     containers: PathBuf,
+    networks: PathBuf,
     file: StoreFile,
     undo: Undo,
 }
@@ -164,6 +200,7 @@ impl Writer {
             }
             if result.is_ok() {
                 changes.iter().filter_map(|change| change.put.as_deref()).for_each(|record| self.copy(record));
+                changes.iter().for_each(|change| self.copy_network(change));
             }
         }
     }
@@ -202,6 +239,21 @@ impl Writer {
             _ => {}
         }
     }
+
+    fn copy_network(&self, change: &Change) {
+        let path = |id: &str| self.networks.join(format!("{id}.json"));
+        if let Some(network) = &change.put_network {
+            let new = self.networks.join(".new");
+            let write =
+                || fs::write(&new, serde_json::to_vec(&**network)?).and_then(|()| fs::rename(&new, path(&network.id)));
+            if let Err(error) = write() {
+                tracing::warn!(%error, network = network.name, "the copy of a network cannot be written");
+            }
+        }
+        if let Some(id) = &change.remove_network {
+            let _ = fs::remove_file(path(id));
+        }
+    }
 }
 
 /// Writes changes in one transaction; where the store was opened `again`, after what failed before was undone.
@@ -210,8 +262,10 @@ fn write(database: &Database, changes: &[Change], undo: &mut Undo, again: bool) 
     {
         let mut containers = transaction.open_table(CONTAINERS)?;
         let mut jobs = transaction.open_table(JOBS)?;
+        let mut networks = transaction.open_table(NETWORKS)?;
         if again {
             restore(&mut containers, &undo.containers)?;
+            restore(&mut networks, &undo.networks)?;
             restore(&mut jobs, &undo.jobs)?;
         }
         for change in changes {
@@ -220,6 +274,12 @@ fn write(database: &Database, changes: &[Change], undo: &mut Undo, again: bool) 
             }
             if let Some(id) = &change.remove {
                 set(&mut containers, &mut undo.containers, id, None)?;
+            }
+            if let Some(network) = &change.put_network {
+                set(&mut networks, &mut undo.networks, &network.id, Some(encode(&**network)?))?;
+            }
+            if let Some(id) = &change.remove_network {
+                set(&mut networks, &mut undo.networks, id, None)?;
             }
             if let Some((id, job)) = &change.put_job {
                 set(&mut jobs, &mut undo.jobs, id, Some(encode(job)?))?;
@@ -296,19 +356,26 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("meta.redb");
         {
-            let (store, contents) = Store::open(&path, directory.path()).unwrap();
+            let (store, contents) = Store::open(&path, directory.path(), directory.path()).unwrap();
             assert!(contents.records.is_empty() && contents.jobs.is_empty());
             let job = ("a".to_owned(), Job::Create { name: "x".into() });
             store.commit(Change { put_job: Some(job), ..Change::default() }).await.unwrap();
             let done = Change { put: Some(record("a")), remove_job: Some("a".into()), ..Change::default() };
             store.commit(done).await.unwrap();
             store.put(record("b")).await.unwrap();
+            for id in ["kept", "gone"] {
+                let network = Definition { id: id.into(), ..Definition::default() };
+                let change = Change { put_network: Some(Arc::new(network)), ..Change::default() };
+                store.commit(change).await.unwrap();
+            }
+            store.commit(Change { remove_network: Some("gone".into()), ..Change::default() }).await.unwrap();
             let job = ("b".to_owned(), Job::Remove { mounts: vec![], volumes: true });
             let change = Change { remove: Some("b".into()), put_job: Some(job), ..Change::default() };
             store.commit(change).await.unwrap();
         }
         let contents = reopened(&path);
         assert_eq!(contents.records.iter().map(|r| r.name.as_str()).collect::<Vec<_>>(), ["name-a"]);
+        assert_eq!(contents.networks.iter().map(|n| n.id.as_str()).collect::<Vec<_>>(), ["kept"]);
         assert_eq!(contents.jobs["b"], Job::Remove { mounts: vec![], volumes: true });
     }
 
@@ -334,7 +401,7 @@ mod tests {
         on_a_small_disk(directory.path(), || {
             let path = directory.path().join("meta.redb");
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            let (store, _) = Store::open(&path, directory.path()).unwrap();
+            let (store, _) = Store::open(&path, directory.path(), directory.path()).unwrap();
             runtime.block_on(store.put(record("a"))).unwrap();
             let filler = directory.path().join("filler");
             let _ = fs::write(&filler, vec![0; 8 << 20]);
@@ -357,6 +424,7 @@ mod tests {
         let mut writer = Writer {
             path: directory.path().join("meta.redb"),
             containers: directory.path().into(),
+            networks: directory.path().into(),
             file,
             undo: Undo::default(),
         };
@@ -385,8 +453,13 @@ mod tests {
         fs::create_dir_all(containers.join("stray")).unwrap();
         fs::write(containers.join("a").join(COPY), serde_json::to_vec(&*record("a")).unwrap()).unwrap();
         fs::write(&path, b"this is no store").unwrap();
-        let (_, contents) = Store::open(&path, &containers).unwrap();
-        assert_eq!(contents.records.len(), 1);
+        let networks = directory.path().join("networks");
+        fs::create_dir_all(&networks).unwrap();
+        let network = Definition { id: "n".into(), name: "front".into(), ..Definition::default() };
+        fs::write(networks.join("n.json"), serde_json::to_vec(&network).unwrap()).unwrap();
+        fs::write(networks.join("stray.json"), b"{}").unwrap();
+        let (_, contents) = Store::open(&path, &containers, &networks).unwrap();
+        assert_eq!((contents.records.len(), contents.networks), (1, vec![network]));
         let aside = fs::read_dir(directory.path()).unwrap().flatten();
         assert!(aside.into_iter().any(|e| e.file_name().to_string_lossy().contains("damaged")));
     }

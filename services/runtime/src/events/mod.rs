@@ -78,6 +78,15 @@ impl Events {
         self.add(Event { time: Time::now(), kind, action, id, attributes });
     }
 
+    /// Says what happened to a network.
+    pub(crate) fn network(&self, action: &str, id: &str, name: &str, container: Option<&str>) {
+        let mut attributes =
+            BTreeMap::from([("name".to_owned(), name.to_owned()), ("type".to_owned(), "bridge".to_owned())]);
+        attributes.extend(container.map(|container| ("container".to_owned(), container.to_owned())));
+        let (kind, action, id) = ("network", action.to_owned(), id.to_owned());
+        self.add(Event { time: Time::now(), kind, action, id, attributes });
+    }
+
     fn ring(&self) -> MutexGuard<'_, Ring> {
         // Whatever a thread left half done here is an event too few at most.
         self.0.ring.lock().unwrap_or_else(PoisonError::into_inner)

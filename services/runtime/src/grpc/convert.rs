@@ -1,8 +1,8 @@
 //! A container as it is told.
 
 use berth_proto::berth::runtime::v1::{
-    Container as Wire, Event as WireEvent, Health as WireHealth, HealthResult, State as WireState,
-    state::Status as WireStatus,
+    Container as Wire, Event as WireEvent, Health as WireHealth, HealthResult, NetworkAttachment, NetworkEndpoint,
+    State as WireState, state::Status as WireStatus,
 };
 
 use crate::{
@@ -14,23 +14,10 @@ use crate::{
 pub(super) fn container(containers: &Containers, container: &Container) -> Wire {
     let record = container.record();
     let names = containers.names_directory(&record);
+    let networks = endpoints(&record);
     let file = |name: &str| names.join(name).display().to_string();
-    let Record {
-        id,
-        name,
-        created,
-        image,
-        image_id,
-        spec,
-        args,
-        exposed_ports,
-        mounts,
-        state,
-        networks,
-        ports,
-        restart,
-        ..
-    } = (*record).clone();
+    let Record { id, name, created, image, image_id, spec, args, exposed_ports, mounts, state, ports, restart, .. } =
+        (*record).clone();
     Wire {
         log_path: if spec.log.as_ref().is_some_and(|log| log.driver == "none") {
             String::new()
@@ -62,6 +49,26 @@ pub(super) fn container(containers: &Containers, container: &Container) -> Wire 
         masked_paths: Vec::new(),
         readonly_paths: Vec::new(),
     }
+}
+
+/// The networks it is connected to, in their order: with addresses where it runs.
+fn endpoints(record: &Record) -> Vec<NetworkEndpoint> {
+    if record.state.status.is_live() {
+        return record.networks.clone();
+    }
+    let idle = |one: NetworkAttachment| NetworkEndpoint {
+        network: one.network,
+        network_id: one.network_id,
+        aliases: one.aliases,
+        asked_ip: one.ip,
+        asked_ip6: one.ip6,
+        mac_address: one.mac_address,
+        gw_priority: one.gw_priority,
+        links: one.links,
+        driver_opts: one.driver_opts,
+        ..NetworkEndpoint::default()
+    };
+    record.attachments().into_iter().map(idle).collect()
 }
 
 fn to_state(state: State) -> WireState {

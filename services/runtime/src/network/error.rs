@@ -22,6 +22,46 @@ pub(crate) enum Error {
     CannotBind { address: String, port: u16, source: io::Error },
     #[error("no free port is left on {address} between {first} and {last}")]
     NoPortLeft { address: String, first: u16, last: u16 },
+    #[error("network {text} is ambiguous: several ids begin so")]
+    Ambiguous { text: String },
+    #[error("network with name {name} already exists")]
+    Exists { name: String },
+    #[error("invalid network name {name:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
+    BadName { name: String },
+    #[error("{0}")]
+    Predefined(String),
+    #[error("only one instance of {driver:?} network is allowed")]
+    OnePredefined { driver: String },
+    #[error("could not find plugin {driver} in v1 plugin registry: plugin not found")]
+    NoDriver { driver: String },
+    /// Something that cannot be meant; the text is Docker's where it has one.
+    #[error("{0}")]
+    Unmeant(String),
+    #[error("invalid subnet {subnet}: {why}")]
+    InvalidSubnet { subnet: String, why: &'static str },
+    #[error("invalid pool request: Pool overlaps with other one on this address space")]
+    PoolOverlap,
+    #[error("invalid pool request: the subnet {subnet} overlaps the route to {route} of {link}")]
+    RouteOverlap { subnet: String, route: String, link: String },
+    #[error("all predefined address pools have been fully subnetted: {tried}")]
+    PoolsFull { tried: String },
+    #[error("[runtime.network] pools {pool:?}: {why}")]
+    BadPool { pool: String, why: &'static str },
+    #[error(
+        "error while removing network: network {name} has active endpoints ({})",
+        endpoints.iter().map(|(name, id)| format!("name:{name:?} id:{id:?}")).collect::<Vec<_>>().join(", ")
+    )]
+    InUse { name: String, endpoints: Vec<(String, String)> },
+    #[error("endpoint with name {container} already exists in network {network}")]
+    AlreadyOn { network: String, container: String },
+    #[error("Address already in use")]
+    AddressTaken { address: std::net::IpAddr },
+    #[error("container {id} is not attached")]
+    NotAttached { id: String },
+    #[error("conflicting options: cannot attach both user-defined and non-user-defined network-modes ({mode})")]
+    NoEndpoint { mode: String },
+    #[error("{name} is a link of the host already; choose another name for the bridge")]
+    Foreign { name: String },
     #[error("no address is left in {subnet}")]
     NoAddressLeft { subnet: String },
     #[error("[runtime.network] subnet {subnet:?}: {why}")]
@@ -64,18 +104,35 @@ impl Error {
     fn kind(&self) -> Kind {
         match self {
             Self::NotFound { .. } => Kind::NotFound,
-            Self::BadMode { .. }
+            Self::Exists { .. } => Kind::AlreadyExists,
+            Self::Ambiguous { .. }
+            | Self::BadName { .. }
+            | Self::Unmeant(_)
+            | Self::InvalidSubnet { .. }
+            | Self::BadPool { .. }
+            | Self::NoEndpoint { .. }
+            | Self::NoDriver { .. }
+            | Self::BadMode { .. }
             | Self::BadPort { .. }
             | Self::BadSubnet { .. }
             | Self::BadHost { .. }
             | Self::BadServer { .. } => Kind::InvalidArgument,
-            Self::PortTaken { .. }
+            Self::Predefined(_)
+            | Self::OnePredefined { .. }
+            | Self::PoolOverlap
+            | Self::RouteOverlap { .. }
+            | Self::InUse { .. }
+            | Self::AlreadyOn { .. }
+            | Self::AddressTaken { .. }
+            | Self::NotAttached { .. }
+            | Self::Foreign { .. }
+            | Self::PortTaken { .. }
             | Self::CannotBind { .. }
             | Self::Attached { .. }
             | Self::Overlap { .. }
             | Self::NoBridge { .. }
             | Self::NoSubnetLeft { .. } => Kind::FailedPrecondition,
-            Self::NoPortLeft { .. } | Self::NoAddressLeft { .. } => Kind::ResourceExhausted,
+            Self::NoPortLeft { .. } | Self::NoAddressLeft { .. } | Self::PoolsFull { .. } => Kind::ResourceExhausted,
             Self::Namespace { .. } | Self::Netlink { .. } | Self::Io { .. } | Self::Panicked { .. } => Kind::Internal,
         }
     }
@@ -90,6 +147,13 @@ impl From<Error> for Failure {
                 .hint(format!("`berth ps --filter publish={port}` or `ss -ltnup` shows who has it")),
             Error::Overlap { .. } | Error::NoSubnetLeft { .. } => {
                 failure.hint("choose a free one with `subnet` in [runtime.network] of the configuration")
+            }
+            Error::NotFound { .. } => failure.reason("NETWORK_NOT_FOUND"),
+            Error::NoDriver { .. } => failure.hint("there is the driver \"bridge\""),
+            Error::PoolsFull { .. } => failure
+                .hint("remove networks, name a --subnet, or add to `pools` in [runtime.network] of the configuration"),
+            Error::PoolOverlap | Error::RouteOverlap { .. } => {
+                failure.hint("choose a free --subnet, or none: a free one is chosen then")
             }
             Error::Netlink { source, .. } if source.code == libc::EPERM => {
                 failure.hint("the runtime service needs CAP_NET_ADMIN")

@@ -1,5 +1,5 @@
 //! A container's link: a network namespace, and a veth pair with one end on the bridge and the other made directly in
-//! the namespace as `eth0`; moving it there afterwards would wait for the kernel many times longer.
+//! the namespace; moving it there afterwards would wait for the kernel many times longer.
 //!
 //! A thread enters the new namespace and never comes back: it ends with its work. Nobody holds the namespace but the
 //! descriptor; when the last one and the last process in it are gone, the kernel takes both ends of the pair away.
@@ -7,14 +7,14 @@
 use std::{
     fs::{self, File},
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     os::fd::{AsRawFd as _, OwnedFd},
 };
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    address::{AddressAttribute, AddressMessage},
+    address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
     link::{
         InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
         LinkMessage,
@@ -28,8 +28,6 @@ use nix::{
 
 use crate::network::{Error, netlink::Conversation, subnet::Subnet};
 
-/// The container's end.
-const INSIDE: &str = "eth0";
 /// The loopback's index in every namespace.
 const LOOPBACK: u32 = 1;
 
@@ -38,17 +36,25 @@ const LOOPBACK: u32 = 1;
 pub(crate) struct Plan {
     /// Name of the end on the host.
     pub(crate) outside: String,
+    /// Name of the container's end.
+    pub(crate) inside: String,
     /// Index of the bridge.
     pub(crate) bridge: u32,
-    pub(crate) address: Ipv4Addr,
-    pub(crate) subnet: Subnet,
+    pub(crate) mac: [u8; 6],
+    pub(crate) addresses: Vec<(IpAddr, Subnet)>,
     pub(crate) mtu: u32,
+    /// Nothing is sent to the bridge's other isolated ports.
+    pub(crate) isolated: bool,
 }
 
 /// Docker's rule: two fixed bytes, of which the first says "locally administered", and the address. So an address that
 /// is given again has the same MAC, and what neighbours remember is still true.
-pub(crate) fn mac_of(address: Ipv4Addr) -> [u8; 6] {
-    let [a, b, c, d] = address.octets();
+pub(crate) fn mac_of(address: IpAddr) -> [u8; 6] {
+    let [a, b, c, d] = match address {
+        IpAddr::V4(address) => address.octets(),
+        // The last 32 bits are as good within one subnet.
+        IpAddr::V6(address) => (u128::from(address) as u32).to_be_bytes(),
+    };
     [0x02, 0x42, a, b, c, d]
 }
 
@@ -57,9 +63,9 @@ pub(crate) fn outside(endpoint_id: &str) -> String {
     format!("veth{}", endpoint_id.get(..7).unwrap_or(endpoint_id))
 }
 
-/// Makes a namespace with the loopback up and, where there is a plan, `eth0`. Leaves the calling thread in the new
-/// namespace: call it on a thread that ends.
-pub(crate) fn make(plan: Option<&Plan>) -> Result<OwnedFd, Error> {
+/// Makes a namespace with the loopback up and these links, everything else by these gateways. Leaves the calling thread in
+/// the new namespace: call it on a thread that ends.
+pub(crate) fn make(plans: &[Plan], gateways: &[IpAddr]) -> Result<OwnedFd, Error> {
     let mut outside = Conversation::route().map_err(Error::netlink("cannot talk about links", "the host"))?;
     unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::Io {
         what: "cannot make a network namespace",
@@ -68,24 +74,52 @@ pub(crate) fn make(plan: Option<&Plan>) -> Result<OwnedFd, Error> {
     })?;
     let namespace = current()?;
     let mut inside = Conversation::route().map_err(Error::netlink("cannot talk about links", "a new namespace"))?;
-    let mut requests = vec![(set_up(LOOPBACK), 0)];
-    if let Some(plan) = plan {
-        // Containers have no IPv6 address yet; without one, the link has no part in IPv6 either, as with Docker.
-        // A kernel without IPv6 has no such file.
+    // Without an IPv6 address a link has no part in IPv6 either, as with Docker. A kernel without IPv6 has no such file.
+    if !plans.is_empty() {
         let _ = fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
-        let pair = [(pair(plan, &namespace), NLM_F_CREATE | NLM_F_EXCL)];
-        outside.ask(pair).map_err(Error::netlink("cannot make the link", &plan.outside))?;
-        let index = if_nametoindex(INSIDE)
-            .map_err(|errno| Error::netlink("cannot find the link", INSIDE)(io::Error::from(errno).into()))?;
-        requests.push((address(index, plan.address, plan.subnet), NLM_F_CREATE | NLM_F_EXCL));
-        requests.push((set_up(index), 0));
-        requests.push((default_route(plan.subnet.gateway()), NLM_F_CREATE | NLM_F_EXCL));
     }
-    inside.ask(requests).map_err(Error::netlink("cannot set up the links of the namespace", INSIDE))?;
-    if let Some(plan) = plan {
-        outside.ask([(hairpin(&plan.outside), 0)]).map_err(Error::netlink("cannot set up the link", &plan.outside))?;
+    inside
+        .ask([(set_up(LOOPBACK), 0)])
+        .map_err(Error::netlink("cannot bring up the loopback of", "a new namespace"))?;
+    for plan in plans {
+        connect(plan, &namespace, &mut outside, &mut inside)?;
     }
+    let routes = gateways.iter().map(|gateway| (default_route(*gateway), NLM_F_CREATE | NLM_F_EXCL));
+    routes_in(&mut inside, routes)?;
     Ok(namespace)
+}
+
+fn connect(
+    plan: &Plan,
+    namespace: &OwnedFd,
+    outside: &mut Conversation,
+    inside: &mut Conversation,
+) -> Result<(), Error> {
+    let pair = [(pair(plan, namespace), NLM_F_CREATE | NLM_F_EXCL)];
+    outside.ask(pair).map_err(Error::netlink("cannot make the link", &plan.outside))?;
+    let name = plan.inside.as_str();
+    let index = if_nametoindex(name)
+        .map_err(|errno| Error::netlink("cannot find the link", name)(io::Error::from(errno).into()))?;
+    if plan.addresses.iter().any(|(_, subnet)| subnet.is_ipv6()) {
+        let path = |what: &str| format!("/proc/sys/net/ipv6/conf/{name}/{what}");
+        for (what, value) in [("accept_ra", "0"), ("disable_ipv6", "0")] {
+            fs::write(path(what), value).map_err(Error::io("cannot change the kernel's setting", path(what)))?;
+        }
+    }
+    let addresses = plan.addresses.iter();
+    let addresses = addresses.map(|(own, subnet)| (address(index, *own, *subnet), NLM_F_CREATE | NLM_F_EXCL));
+    let requests = addresses.chain([(set_up(index), 0)]).collect::<Vec<_>>();
+    inside.ask(requests).map_err(Error::netlink("cannot set up the container's link", name))?;
+    let port = (port(plan), 0);
+    outside.ask([port]).map_err(Error::netlink("cannot set up the link", &plan.outside))
+}
+
+fn routes_in(inside: &mut Conversation, routes: impl Iterator<Item = (RouteNetlinkMessage, u16)>) -> Result<(), Error> {
+    let routes: Vec<_> = routes.collect();
+    if routes.is_empty() {
+        return Ok(());
+    }
+    inside.ask(routes).map_err(Error::netlink("cannot set the default route of", "a new namespace"))
 }
 
 /// The network namespace of the calling thread.
@@ -111,8 +145,8 @@ pub(crate) fn set_up(index: u32) -> RouteNetlinkMessage {
 fn pair(plan: &Plan, namespace: &OwnedFd) -> RouteNetlinkMessage {
     let mut peer = LinkMessage::default();
     peer.attributes = vec![
-        LinkAttribute::IfName(INSIDE.into()),
-        LinkAttribute::Address(mac_of(plan.address).to_vec()),
+        LinkAttribute::IfName(plan.inside.clone()),
+        LinkAttribute::Address(plan.mac.to_vec()),
         LinkAttribute::Mtu(plan.mtu),
         LinkAttribute::NetNsFd(namespace.as_raw_fd()),
     ];
@@ -132,40 +166,51 @@ fn pair(plan: &Plan, namespace: &OwnedFd) -> RouteNetlinkMessage {
 }
 
 /// The bridge may send back through the port that something came from: a container that calls its own published port.
-fn hairpin(name: &str) -> RouteNetlinkMessage {
+fn port(plan: &Plan) -> RouteNetlinkMessage {
     let mut link = LinkMessage::default();
+    let mut flags = vec![InfoBridgePort::HairpinMode(true)];
+    if plan.isolated {
+        flags.push(InfoBridgePort::Isolated(true));
+    }
     link.attributes = vec![
-        LinkAttribute::IfName(name.into()),
+        LinkAttribute::IfName(plan.outside.clone()),
         LinkAttribute::LinkInfo(vec![
             LinkInfo::PortKind(InfoPortKind::Bridge),
-            LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)])),
+            LinkInfo::PortData(InfoPortData::BridgePort(flags)),
         ]),
     ];
     RouteNetlinkMessage::NewLink(link)
 }
 
 /// An address with its subnet for a link.
-pub(crate) fn address(index: u32, address: Ipv4Addr, subnet: Subnet) -> RouteNetlinkMessage {
+pub(crate) fn address(index: u32, address: IpAddr, subnet: Subnet) -> RouteNetlinkMessage {
     let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
     message.header.prefix_len = subnet.prefix();
     message.header.index = index;
-    message.attributes = vec![
-        AddressAttribute::Local(IpAddr::V4(address)),
-        AddressAttribute::Address(IpAddr::V4(address)),
-        AddressAttribute::Broadcast(subnet.broadcast()),
-    ];
+    message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
+    if address.is_ipv6() {
+        message.header.family = AddressFamily::Inet6;
+        // Nobody else can have it, so nobody waits to find that out.
+        message.header.flags = AddressHeaderFlags::Nodad;
+    } else {
+        message.header.family = AddressFamily::Inet;
+        message.attributes.extend(subnet.broadcast().map(AddressAttribute::Broadcast));
+    }
     RouteNetlinkMessage::NewAddress(message)
 }
 
-fn default_route(gateway: Ipv4Addr) -> RouteNetlinkMessage {
+fn default_route(gateway: IpAddr) -> RouteNetlinkMessage {
     let mut route = RouteMessage::default();
-    route.header.address_family = AddressFamily::Inet;
+    let (family, gateway) = match gateway {
+        IpAddr::V4(gateway) => (AddressFamily::Inet, RouteAddress::Inet(gateway)),
+        IpAddr::V6(gateway) => (AddressFamily::Inet6, RouteAddress::Inet6(gateway)),
+    };
+    route.header.address_family = family;
     route.header.table = RouteHeader::RT_TABLE_MAIN;
     route.header.protocol = RouteProtocol::Boot;
     route.header.scope = RouteScope::Universe;
     route.header.kind = RouteType::Unicast;
-    route.attributes = vec![RouteAttribute::Gateway(RouteAddress::Inet(gateway))];
+    route.attributes = vec![RouteAttribute::Gateway(gateway)];
     RouteNetlinkMessage::NewRoute(route)
 }
 
@@ -175,6 +220,7 @@ mod tests {
 
     #[test]
     fn a_mac_follows_from_the_address() {
-        assert_eq!(mac_of(Ipv4Addr::new(172, 30, 0, 2)), [0x02, 0x42, 0xac, 0x1e, 0x00, 0x02]);
+        assert_eq!(mac_of([172, 30, 0, 2].into()), [0x02, 0x42, 0xac, 0x1e, 0x00, 0x02]);
+        assert_eq!(mac_of("fd00::1:2".parse().unwrap()), [0x02, 0x42, 0x00, 0x01, 0x00, 0x02]);
     }
 }

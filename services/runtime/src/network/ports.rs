@@ -6,7 +6,7 @@
 
 use std::{
     fs, io,
-    net::{IpAddr, Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::OwnedFd,
 };
 
@@ -56,7 +56,7 @@ impl Protocol {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct HostPort {
     /// Unspecified for every address of the host's.
-    pub(crate) address: Ipv4Addr,
+    pub(crate) address: IpAddr,
     pub(crate) protocol: Protocol,
     pub(crate) port: u16,
 }
@@ -64,8 +64,9 @@ pub(crate) struct HostPort {
 impl HostPort {
     /// Whether a packet could be meant for both.
     pub(crate) fn clashes(self, other: Self) -> bool {
-        let same = self.address == other.address || self.address.is_unspecified() || other.address.is_unspecified();
-        self.protocol == other.protocol && self.port == other.port && same
+        let family = self.address.is_ipv4() == other.address.is_ipv4();
+        let any = self.address.is_unspecified() || other.address.is_unspecified();
+        self.protocol == other.protocol && self.port == other.port && family && (any || self.address == other.address)
     }
 }
 
@@ -91,12 +92,24 @@ impl Published {
     }
 }
 
+/// Where a container can be reached at all, and where a port is published that names no address.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reach {
+    pub(crate) v4: bool,
+    pub(crate) v6: bool,
+    /// Address of the host's for ports that name none; every one, where unset.
+    pub(crate) binding: Option<IpAddr>,
+}
+
 /// What a mapping asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Wanted {
-    /// With port 0 for any that the kernel gives out itself.
-    host: HostPort,
-    /// The last of those that will do; that of `host`, where only that one does.
+    /// `None` for all of the host's.
+    address: Option<IpAddr>,
+    protocol: Protocol,
+    /// 0 for any that the kernel gives out itself.
+    port: u16,
+    /// The last of those that will do; `port`, where only that one does.
     last: u16,
     container_port: u16,
 }
@@ -104,8 +117,31 @@ struct Wanted {
 impl Wanted {
     /// Which one it will be is known before it is looked for.
     fn is_named(&self) -> bool {
-        self.host.port != 0 && self.last == self.host.port
+        self.port != 0 && self.last == self.port
     }
+
+    /// The addresses of the host's that it means.
+    fn addresses(&self, reach: Reach) -> Result<Vec<IpAddr>, Error> {
+        let any = |six: bool| if six { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+        let reached = |address: IpAddr| if address.is_ipv4() { reach.v4 } else { reach.v6 };
+        match self.address.or(reach.binding) {
+            Some(address) if reached(address) => Ok(vec![address]),
+            Some(address) => Err(Error::BadPort {
+                port: format!("{}:{}", shown(address), self.port),
+                why: format!(
+                    "none of the container's networks that have a way out has IPv{0}; publish on an address of the other \
+                     family, or connect it to a network with IPv{0}",
+                    if address.is_ipv4() { 4 } else { 6 }
+                ),
+            }),
+            None => Ok([false, true].map(any).into_iter().filter(|address| reached(*address)).collect()),
+        }
+    }
+}
+
+/// As it stands before a port.
+fn shown(address: IpAddr) -> String {
+    if address.is_ipv6() { format!("[{address}]") } else { address.to_string() }
 }
 
 fn read(mapping: &PortMapping) -> Result<Wanted, Error> {
@@ -114,17 +150,8 @@ fn read(mapping: &PortMapping) -> Result<Wanted, Error> {
         bad(format!("{}/{}", mapping.container_port, mapping.protocol), "its protocol is none of tcp, udp, sctp")
     })?;
     let address = match mapping.host_ip.trim_matches(['[', ']']) {
-        "" => Ipv4Addr::UNSPECIFIED,
-        text => match text.parse() {
-            Ok(IpAddr::V4(address)) => address,
-            Ok(IpAddr::V6(_)) => {
-                return Err(bad(
-                    format!("{text}:{}", mapping.host_port),
-                    "the network bridge has no IPv6; publish on an IPv4 address",
-                ));
-            }
-            Err(_) => return Err(bad(format!("{text}:{}", mapping.host_port), "that is no IP address")),
-        },
+        "" => None,
+        text => Some(text.parse().map_err(|_| bad(format!("{text}:{}", mapping.host_port), "that is no IP address"))?),
     };
     let host_port =
         |port: u32| u16::try_from(port).map_err(|_| bad(port.to_string(), &format!("invalid hostPort: {port}")));
@@ -139,7 +166,7 @@ fn read(mapping: &PortMapping) -> Result<Wanted, Error> {
     let container_port = u16::try_from(mapping.container_port).ok().filter(|port| *port != 0).ok_or_else(|| {
         bad(mapping.container_port.to_string(), &format!("invalid containerPort: {}", mapping.container_port))
     })?;
-    Ok(Wanted { host: HostPort { address, protocol, port }, last, container_port })
+    Ok(Wanted { address, protocol, port, last, container_port })
 }
 
 /// Whether the mappings can be meant, without holding anything.
@@ -150,10 +177,17 @@ pub(crate) fn check(mappings: &[PortMapping]) -> Result<(), Error> {
     mappings.iter().try_for_each(|mapping| read(mapping).map(|_| ()))
 }
 
+/// A port of the host's at several addresses.
+type Ports = Vec<(HostPort, Option<Held>)>;
+
 /// Holds every port that is asked for, in the order of the mappings; one that is asked for twice is held once. Named
 /// ports come first, so that none of them is chosen for another mapping. Holds none if one cannot be had. Must run in
 /// the host's network namespace. `taken` says which ports containers have.
-pub(crate) fn hold(mappings: &[PortMapping], taken: impl Fn(HostPort) -> bool) -> Result<Vec<Published>, Error> {
+pub(crate) fn hold(
+    mappings: &[PortMapping],
+    reach: Reach,
+    taken: impl Fn(HostPort) -> bool,
+) -> Result<Vec<Published>, Error> {
     let mut wanted: Vec<Wanted> = Vec::new();
     for mapping in mappings {
         let read = read(mapping)?;
@@ -161,17 +195,24 @@ pub(crate) fn hold(mappings: &[PortMapping], taken: impl Fn(HostPort) -> bool) -
             wanted.push(read);
         }
     }
-    let mut published: Vec<Option<Published>> = wanted.iter().map(|_| None).collect();
+    let mut published: Vec<Vec<Published>> = wanted.iter().map(|_| Vec::new()).collect();
     for named in [true, false] {
         for (at, wanted) in wanted.iter().enumerate().filter(|(_, wanted)| wanted.is_named() == named) {
             let ours = |host: HostPort| taken(host) || published.iter().flatten().any(|p| p.host.clashes(host));
-            let Wanted { host, last, container_port } = *wanted;
-            let (host, held) = match host.port {
-                _ if named => (host, one(host, ours)?),
-                0 => any(host, ours)?,
-                first => out_of(host, first..=last, ours)?,
+            let protocol = wanted.protocol;
+            let port = |port: u16, addresses: &[IpAddr]| -> Result<Ports, Error> {
+                let hosts = addresses.iter().map(|address| HostPort { address: *address, protocol, port });
+                hosts.map(|host| Ok((host, one(host, ours)?))).collect()
             };
-            published[at] = Some(Published { host, container_port, _held: held });
+            let addresses = wanted.addresses(reach)?;
+            let held = match wanted.port {
+                _ if named => port(wanted.port, &addresses)?,
+                0 => any(|number| port(number, &addresses), &addresses)?,
+                first => out_of(first..=wanted.last, |number| port(number, &addresses), &addresses)?,
+            };
+            let container_port = wanted.container_port;
+            published[at] =
+                held.into_iter().map(|(host, held)| Published { host, container_port, _held: held }).collect();
         }
     }
     Ok(published.into_iter().flatten().collect())
@@ -182,13 +223,14 @@ pub(crate) fn hold(mappings: &[PortMapping], taken: impl Fn(HostPort) -> bool) -
 pub(crate) fn hold_again(mappings: &[PortMapping]) -> Vec<Published> {
     let mut published = Vec::new();
     for mapping in mappings {
-        let Wanted { host, container_port, .. } = match read(mapping) {
+        let Wanted { address, protocol, port, container_port, .. } = match read(mapping) {
             Ok(read) => read,
             Err(error) => {
                 tracing::warn!(%error, "a port in a container's record is left out");
                 continue;
             }
         };
+        let host = HostPort { address: address.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), protocol, port };
         let held = one(host, |_| false).unwrap_or_else(|error| {
             tracing::warn!(%error, "another process took a container's port while no runtime service ran");
             None
@@ -199,7 +241,7 @@ pub(crate) fn hold_again(mappings: &[PortMapping]) -> Vec<Published> {
 }
 
 fn one(host: HostPort, taken: impl Fn(HostPort) -> bool) -> Result<Option<Held>, Error> {
-    let address = host.address.to_string();
+    let address = shown(host.address);
     let allocated = Error::PortTaken { address: address.clone(), port: host.port };
     if taken(host) {
         return Err(allocated);
@@ -211,30 +253,29 @@ fn one(host: HostPort, taken: impl Fn(HostPort) -> bool) -> Result<Option<Held>,
 }
 
 /// A free port out of those that the kernel gives out itself, beginning anywhere.
-fn any(host: HostPort, taken: impl Fn(HostPort) -> bool) -> Result<(HostPort, Option<Held>), Error> {
+fn any(hold: impl Fn(u16) -> Result<Ports, Error>, addresses: &[IpAddr]) -> Result<Ports, Error> {
     let (first, last) = range();
     let count = u32::from(last - first) + 1;
     let start = rand::rng().random_range(0..count);
-    out_of(host, (0..count).map(|step| first + ((start + step) % count) as u16), taken)
+    out_of((0..count).map(|step| first + ((start + step) % count) as u16), hold, addresses)
 }
 
 /// The first free one of some ports.
 fn out_of(
-    host: HostPort,
     ports: impl IntoIterator<Item = u16>,
-    taken: impl Fn(HostPort) -> bool,
-) -> Result<(HostPort, Option<Held>), Error> {
+    hold: impl Fn(u16) -> Result<Ports, Error>,
+    addresses: &[IpAddr],
+) -> Result<Ports, Error> {
     let (mut first, mut last) = (u16::MAX, 0);
     for port in ports {
         (first, last) = (first.min(port), last.max(port));
-        let host = HostPort { port, ..host };
-        match one(host, &taken) {
-            Ok(held) => return Ok((host, held)),
+        match hold(port) {
             Err(Error::PortTaken { .. }) => {}
-            Err(error) => return Err(error),
+            held => return held,
         }
     }
-    Err(Error::NoPortLeft { address: host.address.to_string(), first, last })
+    let address = addresses.first().map(|address| shown(*address)).unwrap_or_default();
+    Err(Error::NoPortLeft { address, first, last })
 }
 
 fn range() -> (u16, u16) {
@@ -260,9 +301,15 @@ impl Drop for Held {
 }
 
 fn bind(host: HostPort) -> io::Result<Option<Held>> {
-    let address = SocketAddrV4::new(host.address, host.port);
+    let address = SocketAddr::new(host.address, host.port);
     let socket = |kind, protocol: Option<Number>| {
-        rustix::net::socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, protocol)
+        let family = if host.address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, protocol)?;
+        if host.address.is_ipv6() {
+            // The same port of IPv4 is another's.
+            sockopt::set_ipv6_v6only(&socket, true)?;
+        }
+        Ok::<_, rustix::io::Errno>(socket)
     };
     match host.protocol {
         Protocol::Tcp => {
@@ -315,7 +362,6 @@ mod tests {
             (mapping("", 70_000, 1, ""), "invalid hostPort: 70000"),
             (mapping("", 1, 0, ""), "invalid containerPort: 0"),
             (mapping("x", 1, 1, ""), "no IP address"),
-            (mapping("::1", 1, 1, ""), "IPv6"),
             (mapping("", 1, 1, "icmp"), "protocol"),
         ] {
             let error = check(&[bad]).unwrap_err().to_string();
@@ -323,20 +369,35 @@ mod tests {
         }
     }
 
+    const V4: Reach = Reach { v4: true, v6: false, binding: None };
+
+    #[test]
+    fn a_port_is_published_where_the_container_is_reached() {
+        let addresses = |host_ip: &str, reach: Reach| {
+            let wanted = read(&mapping(host_ip, 80, 80, "")).unwrap();
+            wanted.addresses(reach).map(|all| all.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" "))
+        };
+        assert_eq!(addresses("", V4).unwrap(), "0.0.0.0");
+        assert_eq!(addresses("", Reach { v6: true, ..V4 }).unwrap(), "0.0.0.0 ::");
+        assert_eq!(addresses("", Reach { binding: "127.0.0.1".parse().ok(), ..V4 }).unwrap(), "127.0.0.1");
+        assert_eq!(addresses("[::1]", Reach { v6: true, ..V4 }).unwrap(), "::1");
+        assert!(addresses("::1", V4).unwrap_err().to_string().contains("[::1]:80"));
+    }
+
     #[test]
     fn any_free_port_of_a_range_will_do() {
         let range = PortMapping { host_port_last: 40_001, ..mapping("127.9.8.7", 40_000, 80, "") };
-        let first = hold(&[range.clone(), mapping("127.9.8.7", 40_000, 81, "")], |_| false).unwrap();
+        let first = hold(&[range.clone(), mapping("127.9.8.7", 40_000, 81, "")], V4, |_| false).unwrap();
         let ports: Vec<u16> = first.iter().map(|published| published.host.port).collect();
         assert_eq!(ports, [40_001, 40_000], "the one that is named for another mapping is left to it");
-        let none = hold(std::slice::from_ref(&range), |_| false).unwrap_err();
+        let none = hold(std::slice::from_ref(&range), V4, |_| false).unwrap_err();
         assert!(matches!(none, Error::NoPortLeft { first: 40_000, last: 40_001, .. }), "{none}");
         assert!(check(&[PortMapping { host_port_last: 39_999, ..range }]).is_err());
     }
 
     #[test]
     fn every_address_clashes_with_one() {
-        let at = |address: [u8; 4], port| HostPort { address: address.into(), protocol: Protocol::Tcp, port };
+        let at = |address: [u8; 4], port| HostPort { address: IpAddr::from(address), protocol: Protocol::Tcp, port };
         assert!(at([0; 4], 80).clashes(at([127, 0, 0, 1], 80)));
         assert!(!at([127, 0, 0, 2], 80).clashes(at([127, 0, 0, 1], 80)));
         assert!(!at([0; 4], 80).clashes(HostPort { protocol: Protocol::Udp, ..at([0; 4], 80) }));

@@ -12,6 +12,10 @@ pub(crate) struct Settings {
     pub(crate) subnet: Option<String>,
     /// MTU of the containers' links; 0 for that of the link with the host's default route.
     pub(crate) mtu: u32,
+    /// Where the subnets of networks that name none are taken from, in this order.
+    pub(crate) pools: Vec<String>,
+    /// Prefix length of such a subnet.
+    pub(crate) pool_prefix: u8,
 }
 
 /// Subnets for the bridge, in the order they are tried; Docker's own default is not among them.
@@ -20,6 +24,7 @@ pub(crate) const POOLS: [&str; 6] =
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { bridge: "berth0".into(), subnet: None, mtu: 0 }
+        let pools = ["172.24.0.0/14", "172.20.0.0/14", "10.208.0.0/12"].map(Into::into).into();
+        Self { bridge: "berth0".into(), subnet: None, mtu: 0, pools, pool_prefix: 24 }
     }
 }

@@ -10,10 +10,10 @@ use std::{
     time::Duration,
 };
 
-use berth_proto::berth::runtime::v1::PortMapping;
+use berth_proto::berth::runtime::v1::{AddressPool, CreateNetworkRequest, NetworkAttachment, PortMapping};
 use nix::sched::{CloneFlags, setns, unshare};
 
-use crate::network::{Attached, Error, Live, Mode, Networks, Request, Settings, link};
+use crate::network::{Attached, Definition, Error, Live, Namespace, Networks, Request, Settings, link};
 
 /// Runs a test in a new host's network namespace. Every thread of its runtime is in it.
 fn on_a_host(test: impl AsyncFnOnce() + Send + 'static) {
@@ -50,7 +50,7 @@ fn inside<T: Send>(attached: &Attached, body: impl FnOnce() -> T + Send) -> T {
 
 /// Another machine, 10.99.0.2, beside the host, 10.99.0.1. It routes everything to the host.
 fn neighbour() -> OwnedFd {
-    let netns = thread::spawn(|| link::make(None).unwrap()).join().unwrap();
+    let netns = thread::spawn(|| link::make(&[], &[]).unwrap()).join().unwrap();
     let host = link::current().unwrap();
     // The namespace has no name for `ip`, but the thread that is in it has one.
     within(&netns, || {
@@ -64,13 +64,35 @@ fn neighbour() -> OwnedFd {
 }
 
 async fn networks() -> Networks {
-    let networks = Networks::open(&Settings::default()).unwrap();
+    let networks = Networks::open(&Settings::default(), Vec::new()).unwrap();
     networks.recover(Vec::new()).await.unwrap();
     networks
 }
 
 fn bridged(id: &str) -> Request {
-    Request { id: id.into(), mode: Mode::parse("").unwrap(), ports: Vec::new() }
+    on(id, &["bridge"])
+}
+
+/// A container on these networks.
+fn on(id: &str, networks: &[&str]) -> Request {
+    let to = |network: &&str| NetworkAttachment { network: (*network).into(), ..NetworkAttachment::default() };
+    let networks = networks.iter().map(to).collect();
+    Request { id: id.into(), name: id.into(), namespace: Namespace::Own, networks, ports: Vec::new() }
+}
+
+/// Makes a network; what the store would keep is the answer.
+async fn create(networks: &Networks, asked: CreateNetworkRequest) -> Result<Definition, Error> {
+    let definition = networks.reserve(asked).await?;
+    networks.build(&definition).await?;
+    Ok((*definition).clone())
+}
+
+fn named(name: &str) -> CreateNetworkRequest {
+    CreateNetworkRequest { name: name.into(), ..CreateNetworkRequest::default() }
+}
+
+fn with_subnet(name: &str, subnet: &str) -> CreateNetworkRequest {
+    CreateNetworkRequest { pools: vec![AddressPool { subnet: subnet.into(), ..AddressPool::default() }], ..named(name) }
 }
 
 fn port(host_ip: &str, host_port: u32, container_port: u32, protocol: &str) -> PortMapping {
@@ -124,21 +146,21 @@ fn a_container_has_an_address_that_the_host_reaches() {
 }
 
 #[test]
-fn modes() {
+fn namespaces() {
     on_a_host(async || {
         let networks = networks().await;
-        let attach = async |id: &str, mode| networks.attach(Request { mode, ..bridged(id) }).await;
-        let none = attach("none", Mode::None).await.unwrap();
+        let attach = async |id: &str, namespace| networks.attach(Request { namespace, ..on(id, &[]) }).await;
+        let none = attach("none", Namespace::Own).await.unwrap();
         assert!(none.endpoints.is_empty());
         assert!(inside(&none, || sh("ip -br addr")).starts_with("lo               UNKNOWN        127.0.0.1/8"));
-        assert!(attach("host", Mode::Host).await.unwrap().netns.is_none());
-        let nowhere = attach("nowhere", Mode::parse("nowhere").unwrap()).await.unwrap_err();
+        assert!(attach("host", Namespace::Host).await.unwrap().netns.is_none());
+        let nowhere = networks.attach(on("nowhere", &["nowhere"])).await.unwrap_err();
         assert_eq!(nowhere.to_string(), "network nowhere not found");
-        let shared = attach("shared", Mode::Container { pid: std::process::id() }).await.unwrap();
+        let shared = attach("shared", Namespace::Of(std::process::id())).await.unwrap();
         assert!(shared.netns.is_some() && shared.endpoints.is_empty());
-        let names: Vec<_> = networks.list().into_iter().map(|network| network.name).collect();
+        let names: Vec<_> = networks.list(&[]).unwrap().into_iter().map(|network| network.name).collect();
         assert_eq!(names, ["bridge", "host", "none"]);
-        attach("none", Mode::None).await.unwrap_err();
+        attach("none", Namespace::Own).await.unwrap_err();
     });
 }
 
@@ -146,6 +168,10 @@ fn modes() {
 fn nft_reads_the_table_as_it_is_meant() {
     on_a_host(async || {
         let networks = networks().await;
+        let options = [("com.docker.network.bridge.name".to_owned(), "br-inner".to_owned())].into();
+        create(&networks, CreateNetworkRequest { internal: true, options, ..with_subnet("inner", "192.168.77.0/24") })
+            .await
+            .unwrap();
         let ports = vec![port("", 8080, 80, ""), port("127.0.0.1", 5353, 53, "udp")];
         networks.attach(Request { ports, ..bridged("a") }).await.unwrap();
         let ours = sh("nft list ruleset");
@@ -153,7 +179,130 @@ fn nft_reads_the_table_as_it_is_meant() {
         sh(&format!("nft flush ruleset; nft -f {reference}"));
         assert_eq!(ours, sh("nft list ruleset"));
         networks.detach("a").await;
-        assert!(!sh("nft list ruleset").contains("elements"));
+        assert!(!sh("nft list ruleset").contains("8080"));
+    });
+}
+
+#[test]
+fn networks_are_apart_and_published_ports_join_them() {
+    on_a_host(async || {
+        let outside = neighbour();
+        let networks = networks().await;
+        create(&networks, with_subnet("front", "10.1.0.0/24")).await.unwrap();
+        create(&networks, CreateNetworkRequest { internal: true, ..with_subnet("back", "10.2.0.0/24") }).await.unwrap();
+        let ports = vec![port("", 8080, 80, "")];
+        let web = networks.attach(Request { ports, ..on("web", &["front", "back"]) }).await.unwrap();
+        serve(&web, 80, "web");
+        let [one, two] = &web.endpoints[..] else { panic!("two networks") };
+        assert_eq!((one.ip_address.as_str(), two.ip_address.as_str()), ("10.1.0.2", "10.2.0.2"));
+        assert_eq!((one.gateway.as_str(), two.gateway.as_str()), ("10.1.0.1", ""));
+        let seen = inside(&web, || sh("ip route; ip -br addr"));
+        assert!(seen.contains("default via 10.1.0.1 dev eth0") && seen.contains("eth1"), "{seen}");
+        let front = networks.attach(on("front", &["front"])).await.unwrap();
+        let back = networks.attach(on("back", &["back"])).await.unwrap();
+        let default = networks.attach(bridged("default")).await.unwrap();
+        let try_at = |to: SocketAddr| TcpStream::connect_timeout(&to, Duration::from_millis(300));
+        assert_eq!(inside(&front, || ask(at("10.1.0.2", 80))).unwrap(), "web");
+        assert_eq!(inside(&back, || ask(at("10.2.0.2", 80))).unwrap(), "web");
+        assert!(inside(&default, || try_at(at("10.1.0.2", 80))).is_err(), "another network");
+        assert!(inside(&back, || try_at(at("10.1.0.2", 80))).is_err(), "no way out of an internal network");
+        let gateway = web.endpoints[0].gateway.clone();
+        for by_the_host in [at(&gateway, 8080), at("10.99.0.1", 8080), at("172.30.0.1", 8080)] {
+            assert_eq!(inside(&default, || ask(by_the_host)).unwrap(), "web", "{by_the_host}");
+            assert_eq!(inside(&front, || ask(by_the_host)).unwrap(), "web", "{by_the_host} from its own network");
+        }
+        assert_eq!(within(&outside, || ask(at("10.99.0.1", 8080))).unwrap(), "web");
+        assert!(within(&outside, || try_at(at("10.1.0.2", 80))).is_err());
+        // Answers to what a container asks outside come back; an internal network's container has no route there.
+        let listener = within(&outside, || TcpListener::bind("10.99.0.2:80").unwrap());
+        inside(&front, || TcpStream::connect("10.99.0.2:80").unwrap());
+        assert_eq!(listener.accept().unwrap().1.ip(), Ipv4Addr::new(10, 99, 0, 1));
+        assert!(inside(&back, || try_at(at("10.99.0.2", 80))).is_err());
+        let forced = "ip route add default via 10.2.0.1";
+        assert!(
+            inside(&back, || {
+                sh(forced);
+                try_at(at("10.99.0.2", 80))
+            })
+            .is_err(),
+            "nor does a route help"
+        );
+    });
+}
+
+#[test]
+fn containers_of_a_network_without_icc_reach_no_other() {
+    on_a_host(async || {
+        let networks = networks().await;
+        let options = [("com.docker.network.bridge.enable_icc".to_owned(), "false".to_owned())].into();
+        create(&networks, CreateNetworkRequest { options, ..with_subnet("alone", "10.1.0.0/24") }).await.unwrap();
+        let a = networks.attach(on("a", &["alone"])).await.unwrap();
+        let b = networks.attach(on("b", &["alone"])).await.unwrap();
+        serve(&a, 80, "a");
+        assert_eq!(ask(at("10.1.0.2", 80)).unwrap(), "a", "the host does");
+        assert!(inside(&b, || TcpStream::connect_timeout(&at("10.1.0.2", 80), Duration::from_millis(300))).is_err());
+    });
+}
+
+#[test]
+fn a_network_that_cannot_be_is_not_made() {
+    on_a_host(async || {
+        let networks = networks().await;
+        create(&networks, with_subnet("front", "10.1.0.0/16")).await.unwrap();
+        let refused = async |asked| create(&networks, asked).await.unwrap_err().to_string();
+        assert_eq!(refused(named("front")).await, "network with name front already exists");
+        assert!(refused(with_subnet("other", "10.1.2.0/24")).await.contains("Pool overlaps with other one"));
+        assert!(refused(with_subnet("other", "172.30.0.0/16")).await.contains("Pool overlaps with other one"));
+        sh("ip link add lan0 type bridge && ip addr add 10.9.0.1/24 dev lan0 && ip link set lan0 up");
+        let route = refused(with_subnet("other", "10.9.0.0/16")).await;
+        assert!(route.contains("10.9.0.0/24 of lan0"), "{route}");
+        let options = [("com.docker.network.bridge.name".to_owned(), "lan0".to_owned())].into();
+        assert!(
+            refused(CreateNetworkRequest { options, ..named("other") }).await.contains("lan0 is a link of the host")
+        );
+        assert!(sh("ip -br link").lines().filter(|line| line.starts_with("br-")).count() == 1);
+        assert_eq!(networks.list(&["type=custom".into()]).unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn a_network_goes_and_comes_back() {
+    on_a_host(async || {
+        let before = networks().await;
+        let front = create(&before, with_subnet("front", "10.1.0.0/24")).await.unwrap();
+        let gone = create(&before, named("gone")).await.unwrap();
+        let a = before.attach(on("a", &["front"])).await.unwrap();
+        let refused = before.close("front").unwrap_err().to_string();
+        assert!(refused.contains(r#"network front has active endpoints (name:"a" id:"a")"#), "{refused}");
+        for name in ["bridge", "host", "none"] {
+            let refused = before.close(name).unwrap_err().to_string();
+            assert_eq!(refused, format!("{name} is a pre-defined network and cannot be removed"));
+        }
+        let closed = before.close(&gone.id[..12]).unwrap();
+        assert!(before.attach(on("b", &["gone"])).await.is_err(), "on its way out");
+        assert_eq!(before.close("gone").unwrap_err().to_string(), "network gone not found");
+        drop(before);
+        // Killed between striking out and taking down: the next start does the rest.
+        assert!(sh("ip -br link").contains(&closed.interface));
+        let after = Networks::open(&Settings::default(), vec![front.clone()]).unwrap();
+        let live = Live { id: "a".into(), name: "a".into(), endpoints: a.endpoints.clone(), ports: Vec::new() };
+        after.recover(vec![live]).await.unwrap();
+        assert!(!sh("ip -br link").contains(&closed.interface));
+        let listed = after.inspect("front").unwrap();
+        assert_eq!((listed.id.as_str(), listed.members.len()), (front.id.as_str(), 1));
+        assert_eq!(listed.members[0].ipv4_address, "10.1.0.2/24");
+        assert_eq!(after.attach(on("b", &["front"])).await.unwrap().endpoints[0].ip_address, "10.1.0.3");
+        after.detach("a").await;
+        after.detach("b").await;
+        // Somebody took the bridge away: the next container brings it back.
+        sh(&format!("ip link del {}", front.interface));
+        let c = after.attach(on("c", &["front"])).await.unwrap();
+        serve(&c, 80, "c");
+        assert_eq!(ask(at(&c.endpoints[0].ip_address, 80)).unwrap(), "c");
+        after.detach("c").await;
+        let definition = after.close("front").unwrap();
+        after.take_down(&definition).await;
+        assert!(!sh("ip -br link").contains("br-") && !sh("nft list ruleset").contains("br-"));
     });
 }
 
@@ -179,7 +328,9 @@ fn published_ports_are_reached_from_everywhere() {
         }
         for container in [&other, &web] {
             for by_the_host in [at(gateway, 8080), at("10.99.0.1", 8080), at("10.99.0.1", 8081), at(address, 80)] {
-                assert_eq!(inside(container, || ask(by_the_host)).unwrap(), "web", "{by_the_host}");
+                let said = inside(container, || ask(by_the_host));
+                let said = said.unwrap_or_else(|error| panic!("{by_the_host} from {container:?}: {error}"));
+                assert_eq!(said, "web", "{by_the_host}");
             }
         }
         // Neither is a port reached on an address that it is not published on, nor the container without a port.
@@ -291,6 +442,7 @@ fn a_new_service_takes_over() {
     on_a_host(async || {
         let live = |id: &str, attached: &Attached| Live {
             id: id.into(),
+            name: id.into(),
             endpoints: attached.endpoints.clone(),
             ports: attached.ports.clone(),
         };
@@ -306,7 +458,7 @@ fn a_new_service_takes_over() {
         let lives = vec![live("stays", &stays)];
         drop((before, gone));
 
-        let after = Networks::open(&Settings::default()).unwrap();
+        let after = Networks::open(&Settings::default(), Vec::new()).unwrap();
         after.recover(lives).await.unwrap();
         let mut said = String::new();
         open.read_to_string(&mut said).unwrap();
@@ -350,7 +502,8 @@ fn many_at_once_and_the_links_go_with_their_namespaces() {
             networks.detach(&format!("c{n}")).await;
         }
         drop(attached);
-        assert!(!sh("nft list ruleset").contains("elements"));
+        let ruleset = sh("nft list ruleset");
+        assert!(!ruleset.contains("tcp . 1"), "{ruleset}");
         if sh("ip -br link | grep -c veth || true") != "0" {
             let gone = events.map_while(Result::ok).filter(|line| line.starts_with("Deleted") && line.contains("veth"));
             for _ in gone.take_while(|_| sh("ip -br link | grep -c veth || true") != "0") {}

@@ -80,6 +80,7 @@ impl Containers {
             name: reservation.name.clone(),
             created: Time::now(),
             image: order.spec.image.clone(),
+            attachments: Some(self.networks.resolve(&order.spec.network_mode, &order.spec.networks).map_err(said)?),
             spec: std::mem::take(&mut order.spec),
             ..Record::default()
         };
@@ -121,10 +122,7 @@ impl Containers {
                 *mode = format!("container:{}", self.find(other)?.id);
             }
         }
-        if !asked.network_mode.starts_with("container:") {
-            let mode = network::Mode::parse(&asked.network_mode).map_err(said)?;
-            self.networks.check(&mode, &asked.ports).map_err(said)?;
-        }
+        network::check_ports(&asked.ports).map_err(said)?;
         network::files::check(&asked.extra_hosts, &asked.dns).map_err(said)?;
         Policy::parse(&asked.restart_policy)?;
         if asked.auto_remove && Policy::parse(&asked.restart_policy)? != Policy::No {

@@ -98,8 +98,14 @@ impl Containers {
         container.clear().await.map_err(other)?;
         let record = container.record();
         let bundle = self.bundle(&record.id);
-        let mode = self.network_mode(&record).map_err(other)?;
-        let request = network::Request { id: record.id.clone(), mode: mode.clone(), ports: record.spec.ports.clone() };
+        let mode = network::Mode::parse(&record.spec.network_mode).map_err(|error| other(said(error)))?;
+        let request = network::Request {
+            id: record.id.clone(),
+            name: record.name.clone(),
+            namespace: self.network_namespace(&record, mode).map_err(other)?,
+            networks: record.attachments(),
+            ports: record.spec.ports.clone(),
+        };
         let (attached, rootfs) = tokio::join!(self.networks.attach(request), self.neighbours.mounts(&record.id));
         let prepared = async {
             let attached = attached.map_err(said)?;
@@ -156,10 +162,11 @@ impl Containers {
     }
 
     /// Which network namespace it gets.
-    fn network_mode(&self, record: &Record) -> Result<network::Mode> {
+    fn network_namespace(&self, record: &Record, mode: network::Mode) -> Result<network::Namespace> {
         match record.spec.network_mode.strip_prefix("container:") {
-            Some(other) => Ok(network::Mode::Container { pid: self.pid_of(other, "network")? }),
-            None => network::Mode::parse(&record.spec.network_mode).map_err(said),
+            Some(other) => Ok(network::Namespace::Of(self.pid_of(other, "network")?)),
+            None if mode == network::Mode::Host => Ok(network::Namespace::Host),
+            None => Ok(network::Namespace::Own),
         }
     }
 
@@ -203,7 +210,7 @@ impl Containers {
         let options = Options { shm_of: ipc_of, ..self.options(record)? };
         let (containers, record) = (Arc::clone(self), Arc::clone(record));
         let launch = move || {
-            let config = containers.config(&record, &mode, &attachment, netns.is_some(), pid_of, ipc_of)?;
+            let config = containers.config(&record, mode, &attachment, netns.is_some(), pid_of, ipc_of)?;
             let bundle = containers.bundle(&record.id);
             bundle.fill(&config, &options, &attachment)?;
             bundle.launch(&containers.shim, netns).map(Arc::new)
@@ -229,15 +236,15 @@ impl Containers {
     fn config(
         &self,
         record: &Record,
-        mode: &network::Mode,
+        mode: network::Mode,
         attachment: &Attachment,
         own_network: bool,
         pid_of: Option<u32>,
         ipc_of: Option<u32>,
     ) -> Result<Vec<u8>> {
         let files = self.names_directory(record);
-        if !matches!(mode, network::Mode::Container { .. }) {
-            let names = names(record, mode, attachment, self.networks.gateway().into());
+        if mode != network::Mode::Container {
+            let names = names(record, mode, attachment, self.networks.gateway());
             network::files::write(&files, &names).map_err(said)?;
         }
         let parent = if record.spec.cgroup_parent.is_empty() {
@@ -297,7 +304,7 @@ impl Containers {
 }
 
 /// What the container is told of its names.
-fn names(record: &Record, mode: &network::Mode, attachment: &Attachment, gateway: IpAddr) -> network::files::Names {
+fn names(record: &Record, mode: network::Mode, attachment: &Attachment, gateway: IpAddr) -> network::files::Names {
     let spec = &record.spec;
     let address = |text: &str| text.parse().ok();
     network::files::Names {
@@ -314,6 +321,6 @@ fn names(record: &Record, mode: &network::Mode, attachment: &Attachment, gateway
         dns: spec.dns.clone(),
         dns_search: spec.dns_search.clone(),
         dns_options: spec.dns_options.clone(),
-        host_network: *mode == network::Mode::Host,
+        host_network: mode == network::Mode::Host,
     }
 }

@@ -8,15 +8,41 @@ use std::net::Ipv4Addr;
 use super::message::Attributes;
 use crate::network::subnet::Subnet;
 
+/// A family of addresses that rules tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    /// `NFPROTO_IPV4`, `NFPROTO_IPV6`
+    fn number(self) -> u8 {
+        match self {
+            Self::V4 => 2,
+            Self::V6 => 10,
+        }
+    }
+
+    /// The registers after that of a value that begins with an address.
+    fn after(self) -> (u32, u32) {
+        match self {
+            Self::V4 => (SECOND, THIRD),
+            Self::V6 => (FIFTH, SIXTH),
+        }
+    }
+}
+
 /// The register that most things pass through.
 const VALUE: u32 = 1;
 /// Its second and third four bytes.
 const SECOND: u32 = 9;
 const THIRD: u32 = 10;
+/// What comes after sixteen bytes.
+const FIFTH: u32 = 12;
+const SIXTH: u32 = 13;
 /// The register that holds a verdict.
 const VERDICT: u32 = 0;
-/// `NFPROTO_IPV4`
-const IPV4: u8 = 2;
 /// `RTN_LOCAL`: an address of the host's.
 const LOCAL: u32 = 2;
 /// `IFNAMSIZ`
@@ -80,40 +106,61 @@ impl Rule {
             .compare(false, &0u32.to_ne_bytes())
     }
 
-    /// Arriving on (or, with `equal` false, not on) a link.
-    pub(super) fn input(self, name: &str, equal: bool) -> Self {
-        self.meta(6, VALUE).compare(equal, &link_name(name))
+    /// Arriving on a link that is not this one.
+    pub(super) fn not_by(self, name: &str) -> Self {
+        self.meta(6, VALUE).compare(false, &link_name(name))
     }
 
-    /// Leaving by (or, with `equal` false, not by) a link.
-    pub(super) fn output(self, name: &str, equal: bool) -> Self {
-        self.meta(7, VALUE).compare(equal, &link_name(name))
+    /// Arriving on a link of a set.
+    pub(super) fn input(self, set: &str) -> Self {
+        self.meta(6, VALUE).among(set)
     }
 
-    pub(super) fn ipv4(self) -> Self {
-        self.meta(15, VALUE).compare(true, &[IPV4])
+    /// Leaving by a link of a set.
+    pub(super) fn output(self, set: &str) -> Self {
+        self.meta(7, VALUE).among(set)
+    }
+
+    /// Arriving on one link and leaving by another (or the same), a pair that is in a set.
+    pub(super) fn between(self, set: &str) -> Self {
+        self.meta(6, VALUE).meta(7, FIFTH).among(set)
+    }
+
+    /// A source and the link that it leaves by, a pair that is in a set.
+    pub(super) fn own(self, set: &str, family: Family) -> Self {
+        let (offset, length) = if family == Family::V4 { (12, 4) } else { (8, 16) };
+        self.family(family).payload(VALUE, 1, offset, length).meta(7, family.after().0).among(set)
+    }
+
+    fn among(self, set: &str) -> Self {
+        self.expression("lookup", &Attributes::default().text(1, set).number(2, VALUE))
+    }
+
+    pub(super) fn family(self, family: Family) -> Self {
+        self.meta(15, VALUE).compare(true, &[family.number()])
     }
 
     /// An IPv4 source within a subnet.
     pub(super) fn source(self, subnet: Subnet) -> Self {
-        self.ipv4().within(12, subnet)
+        self.family(Family::V4).within(12, subnet)
     }
 
     /// An IPv4 destination within a subnet.
     pub(super) fn destination(self, subnet: Subnet) -> Self {
-        self.ipv4().within(16, subnet)
+        self.family(Family::V4).within(16, subnet)
     }
 
     fn within(self, offset: u32, subnet: Subnet) -> Self {
         let bits = Attributes::default().number(1, VALUE).number(2, VALUE).number(3, 4);
         let bits = bits.value(4, &subnet.mask().octets()).value(5, &Ipv4Addr::UNSPECIFIED.octets());
-        self.payload(VALUE, 1, offset, 4).expression("bitwise", &bits).compare(true, &subnet.network().octets())
+        let network = crate::network::subnet::number(subnet.network()) as u32;
+        self.payload(VALUE, 1, offset, 4).expression("bitwise", &bits).compare(true, &network.to_be_bytes())
     }
 
     /// To an address of the host's own, as its routes say (`fib daddr type local`).
     pub(super) fn local_destination(self) -> Self {
         let data = Attributes::default().number(1, VALUE).number(2, 3).number(3, 1 << 1);
-        self.ipv4().expression("fib", &data).compare(true, &LOCAL.to_ne_bytes())
+        self.expression("fib", &data).compare(true, &LOCAL.to_ne_bytes())
     }
 
     /// Of a connection that was seen in both directions, or that belongs to one.
@@ -128,14 +175,17 @@ impl Rule {
 
     /// Sends it to the address and port that a map has for protocol and destination port, or, `by_address`, for
     /// destination address, protocol and destination port. Without an entry the rule ends.
-    pub(super) fn redirect(self, map: &str, by_address: bool) -> Self {
+    pub(super) fn redirect(self, map: &str, family: Family, by_address: bool) -> Self {
+        let (second, third) = family.after();
         let loaded = if by_address {
-            self.ipv4().payload(VALUE, 1, 16, 4).meta(16, SECOND).payload(THIRD, 2, 2, 2)
+            let (offset, length) = if family == Family::V4 { (16, 4) } else { (24, 16) };
+            self.family(family).payload(VALUE, 1, offset, length).meta(16, second).payload(third, 2, 2, 2)
         } else {
-            self.ipv4().meta(16, VALUE).payload(SECOND, 2, 2, 2)
+            self.family(family).meta(16, VALUE).payload(SECOND, 2, 2, 2)
         };
         let lookup = Attributes::default().text(1, map).number(2, VALUE).number(3, VALUE);
-        let nat = Attributes::default().number(1, 1).number(2, IPV4.into()).number(3, VALUE).number(5, SECOND);
+        let number = family.number().into();
+        let nat = Attributes::default().number(1, 1).number(2, number).number(3, VALUE).number(5, second);
         loaded.expression("lookup", &lookup).expression("nat", &nat)
     }
 
@@ -160,7 +210,8 @@ impl Rule {
     }
 }
 
-fn link_name(name: &str) -> [u8; NAME] {
+/// A link's name as sets and rules have it.
+pub(super) fn link_name(name: &str) -> [u8; NAME] {
     let mut bytes = [0; NAME];
     for (to, from) in bytes.iter_mut().zip(name.bytes()) {
         *to = from;

@@ -6,4 +6,4 @@ mod message;
 mod rules;
 mod table;
 
-pub(crate) use rules::{Rules, Target};
+pub(crate) use rules::{Rules, Target, Traffic};

@@ -1,0 +1,12 @@
+//! `network`: networks made, listed, shown, removed.
+
+mod create;
+mod inspect;
+mod list;
+mod pools;
+mod remove;
+
+pub(crate) use create::CREATE;
+pub(crate) use inspect::{INSPECT, find};
+pub(crate) use list::LIST;
+pub(crate) use remove::{PRUNE, REMOVE};
