@@ -1,12 +1,18 @@
 //! kill -9: containers go on, nothing that was answered is lost, nothing is left over.
 
 use std::{
+    fs,
+    process::Stdio,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use berth_tests::{Node, Setup};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 use crate::networks::fetch;
 
@@ -128,7 +134,7 @@ fn the_supervisor_dies_and_comes_back() {
         }
     }
     // One ends while nobody looks.
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(ends), nix::sys::signal::Signal::SIGKILL).unwrap();
+    kill(Pid::from_raw(ends), Signal::SIGKILL).unwrap();
     wait_for_end(ends);
     node.boot();
     assert_eq!(node.inspect("c", "{{.State.Pid}} {{.State.Status}}"), format!("{pid} running"));
@@ -143,7 +149,7 @@ fn what_ends_and_goes_while_the_service_is_away_is_told_all_the_same() {
     // Without -i: its input would end with the service, and it with that.
     let mut client = node
         .command(&["run", "--rm", "--name", "c", "busybox", "sleep", "1000"])
-        .stdout(std::process::Stdio::null())
+        .stdout(Stdio::null())
         .spawn()
         .unwrap();
     let pid = || node.berth(&["inspect", "-f", "{{.State.Pid}}", "c"]);
@@ -185,6 +191,29 @@ fn a_shim_that_is_held_up_over_a_restart_keeps_its_container() {
     node.finish();
 }
 
+/// A shim that does not answer is its own container's trouble alone.
+#[test]
+fn a_shim_that_hangs_holds_up_nobody() {
+    let node = Node::start();
+    for name in ["stuck", "other"] {
+        node.berth(&["run", "-d", "--name", name, "--network", "none", "busybox", "sleep", "1000"]).ok();
+    }
+    let pid_file = node.state().join("runtime/bundles").join(node.inspect("stuck", "{{.Id}}")).join("shim.pid");
+    let shim = fs::read_to_string(pid_file).unwrap().split(' ').next().unwrap().parse().unwrap();
+    kill(Pid::from_raw(shim), Signal::SIGSTOP).unwrap();
+    // One that waits for it, and holds its turn.
+    let mut waiting = node.command(&["stop", "-t", "0", "stuck"]).stdout(Stdio::null()).spawn().unwrap();
+    assert_eq!(node.berth(&["ps", "-aq"]).ok().lines().count(), 2);
+    assert_eq!(node.inspect("stuck", "{{.State.Status}}"), "running");
+    assert_eq!(node.berth(&["exec", "other", "echo", "well"]).ok(), "well");
+    node.berth(&["stop", "-t", "0", "other"]).ok();
+    assert_eq!(node.berth(&["run", "--rm", "--network", "none", "busybox", "echo", "well"]).ok(), "well");
+    kill(Pid::from_raw(shim), Signal::SIGCONT).unwrap();
+    assert!(waiting.wait().unwrap().success());
+    assert_eq!(node.inspect("stuck", "{{.State.Status}}"), "exited");
+    node.finish();
+}
+
 fn wait_for_end(pid: i32) {
     use std::os::fd::{AsFd, FromRawFd, OwnedFd};
     // SAFETY: pidfd_open takes a number and flags and gives a new descriptor or an error.
@@ -201,7 +230,7 @@ fn wait_for_end(pid: i32) {
 #[test]
 fn an_interrupted_pull_leaves_nothing_visible_and_is_done_again() {
     let node = Node::with(Setup { registry: true, ..Setup::default() });
-    let mut client = node.command(&["pull", "nginx"]).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let mut client = node.command(&["pull", "nginx"]).stdout(Stdio::null()).spawn().unwrap();
     // Killed as soon as something of the pull is on disk.
     let ingest = node.root().join("image/ingest");
     let deadline = Instant::now() + Duration::from_secs(20);
