@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use crate::{
     error::Error,
+    events::Events,
     held::{Held, Turns},
     leftovers::Leftovers,
     pull::Flights,
@@ -32,6 +33,7 @@ pub(crate) struct Images {
     pub(crate) uses: Uses,
     pub(crate) held: Held,
     pub(crate) leftovers: Leftovers,
+    pub(crate) events: Events,
     /// Who writes which blob.
     pub(crate) turns: Turns,
     /// Who removes which snapshot.
@@ -46,6 +48,7 @@ impl Images {
             registries,
             settings,
             flights: Flights::default(),
+            events: Events::default(),
             uses: Uses::default(),
             held: Held::default(),
             leftovers: Leftovers::default(),

@@ -6,6 +6,7 @@
 
 mod archive;
 mod error;
+mod events;
 mod filter;
 mod grpc;
 mod held;

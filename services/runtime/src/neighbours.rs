@@ -9,8 +9,8 @@ use berth_core::{Failure, config::Node, connect, connect::Channel};
 use berth_proto::{
     berth::{
         image::v1::{
-            Auth, CommitProgress, CommitRequest, GetRequest, Image, ListRequest, PullProgress, PullRequest,
-            ReleaseRequest, SetUsesRequest, Use, images_client::ImagesClient,
+            Auth, CommitProgress, CommitRequest, EventsRequest, GetRequest, Image, ImageEvent, ListRequest,
+            PullProgress, PullRequest, ReleaseRequest, SetUsesRequest, Use, images_client::ImagesClient,
         },
         snapshotter::v1::{
             ChangesRequest, ChangesResponse, DiskUsageRequest, ExportRequest, ExportResponse,
@@ -118,6 +118,11 @@ impl Neighbours {
             async move { client.list(ListRequest::default()).await }
         });
         Ok(answer.await?.images.len())
+    }
+
+    /// What happens to images from now on, as long as the image service that answers now is there.
+    pub(crate) async fn image_events(&self) -> Result<Streaming<ImageEvent>> {
+        Ok(self.images.clone().events(EventsRequest {}).await.map_err(Failure::from)?.into_inner())
     }
 
     /// Answers when the image service that answers now is gone. It waits for one that is not there yet for ever.

@@ -49,6 +49,8 @@ async fn open(node: &Node, settings: Settings) -> Result<(Arc<Containers>, Conte
         init: root.join("init"),
         root,
     };
+    let events = Events::default();
+    let told = events.clone();
     let (places, chosen) = (directories.clone(), settings.clone());
     let opened = blocking("opening the store", move || {
         for directory in [&places.root, &places.containers, &places.networks, &places.bundles, &places.seccomp] {
@@ -58,7 +60,7 @@ async fn open(node: &Node, settings: Settings) -> Result<(Arc<Containers>, Conte
         }
         init::place(&places.init).map_err(Error::io("cannot write", &places.init))?;
         let (store, mut contents) = Store::open(&places.root.join("meta.redb"), &places.containers, &places.networks)?;
-        let volumes = Volumes::open(&places.root.join("volumes")).map_err(Failure::from)?;
+        let volumes = Volumes::open(&places.root.join("volumes"), told).map_err(Failure::from)?;
         let networks =
             Networks::open(&chosen.network, std::mem::take(&mut contents.networks)).map_err(Failure::from)?;
         let shim = Binary::load(chosen.shim.as_deref())?;
@@ -76,7 +78,7 @@ async fn open(node: &Node, settings: Settings) -> Result<(Arc<Containers>, Conte
         volumes,
         shim,
         spans: Exporter::new(node.telemetry.otlp_endpoint.as_deref()),
-        events: Events::default(),
+        events,
         driver: OnceCell::new(),
         uses_told: watch::Sender::new(Told::default()),
     };

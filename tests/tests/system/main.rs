@@ -22,6 +22,7 @@ mod cp;
 mod crash;
 mod databases;
 mod df;
+mod events;
 mod exec;
 mod flags;
 mod health;

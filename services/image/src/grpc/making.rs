@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use super::{Answers, QUEUE, Service, arriving, platform, status};
+use super::{Answers, QUEUE, Service, arriving, events::familiar, platform, status};
 use crate::{
     error::Error,
     images::Images,
@@ -88,6 +88,7 @@ pub(super) async fn import(
     let made = import::import(images, order, data).await.map_err(status)?;
     let record = images.find(&made.id.to_string()).map_err(status)?;
     let image = Service(Arc::clone(images)).wire(record).await.map_err(status)?;
+    images.events.named("import", &image.id, image.names.first().map_or(image.id.clone(), |name| familiar(name)));
     Ok(ImportResponse { image: Some(image), warnings: made.warnings })
 }
 
@@ -95,7 +96,13 @@ pub(super) fn save(images: &Arc<Images>, request: SaveRequest) -> Answers<SaveRe
     let (sender, pieces) = mpsc::channel(QUEUE);
     let images = Arc::clone(images);
     let saving = tokio::spawn(tracing::Instrument::in_current_span(async move {
-        saving::save(&images, &request.references, &request.platform, sender).await
+        saving::save(&images, &request.references, &request.platform, sender).await?;
+        for reference in &request.references {
+            if let Ok(record) = images.find(reference) {
+                images.events.named("save", record.id.to_string(), record.id.to_string());
+            }
+        }
+        Ok(())
     }));
     let last = stream::once(saving).filter_map(|saved| async move {
         let saved = saved.unwrap_or(Err(Error::Panicked { what: "saving images" }));

@@ -1,5 +1,6 @@
 //! `berth.image.v1`. Nothing of the rules is here: a message is taken apart, the call is made, the answer is put together.
 
+mod events;
 mod making;
 mod push;
 mod remote;
@@ -8,13 +9,14 @@ use std::{pin::Pin, sync::Arc};
 
 use berth_core::{Failure, Platform, Reference};
 use berth_proto::berth::image::v1::{
-    CommitProgress, CommitRequest, GetRequest, GetResponse, HistoryRequest, HistoryResponse, HistoryStep, Image,
-    ImageUsage, ImportRequest, ImportResponse, ListRequest, ListResponse, LoadProgress, LoadRequest, LoadedImage,
-    LoginRequest, LoginResponse, ManifestRequest, ManifestResponse, PruneRequest, PruneResponse, PullDone,
-    PullProgress, PullRequest, PushProgress, PushRequest, PutManifestListRequest, PutManifestListResponse,
-    ReleaseRequest, ReleaseResponse, RemoveRequest, RemoveResponse, Removed as WireRemoved, SaveRequest, SaveResponse,
-    SearchRequest, SearchResponse, SetUsesRequest, SetUsesResponse, TagRequest, TagResponse, TagsRequest, TagsResponse,
-    UsageRequest, UsageResponse, images_server, load_progress, load_request, pull_progress::Message, removed::What,
+    CommitProgress, CommitRequest, EventsRequest, GetRequest, GetResponse, HistoryRequest, HistoryResponse,
+    HistoryStep, Image, ImageEvent, ImageUsage, ImportRequest, ImportResponse, ListRequest, ListResponse, LoadProgress,
+    LoadRequest, LoadedImage, LoginRequest, LoginResponse, ManifestRequest, ManifestResponse, PruneRequest,
+    PruneResponse, PullDone, PullProgress, PullRequest, PushProgress, PushRequest, PutManifestListRequest,
+    PutManifestListResponse, ReleaseRequest, ReleaseResponse, RemoveRequest, RemoveResponse, Removed as WireRemoved,
+    SaveRequest, SaveResponse, SearchRequest, SearchResponse, SetUsesRequest, SetUsesResponse, TagRequest, TagResponse,
+    TagsRequest, TagsResponse, UsageRequest, UsageResponse, images_server, load_progress, load_request,
+    pull_progress::Message, removed::What,
 };
 use bytes::Bytes;
 use futures::Stream;
@@ -125,6 +127,7 @@ impl images_server::Images for Service {
     type CommitStream = Answers<CommitProgress>;
     type SaveStream = Answers<SaveResponse>;
     type PushStream = Answers<PushProgress>;
+    type EventsStream = Answers<ImageEvent>;
 
     async fn pull(&self, request: Request<PullRequest>) -> Result<Response<Self::PullStream>, Status> {
         let PullRequest { reference, platform: wanted, auth } = request.into_inner();
@@ -132,6 +135,7 @@ impl images_server::Images for Service {
         let platform = platform(&wanted).map_err(status)?;
         let credentials = auth.and_then(Credentials::from_wire);
         let images = Arc::clone(&self.0);
+        let name = reference.familiar();
         let wanted = Wanted { reference, platform, credentials };
         let mut ticket = self
             .0
@@ -148,7 +152,7 @@ impl images_server::Images for Service {
                 };
                 let (answer, last) = match event {
                     Event::Progress(progress) => (Ok(*progress), false),
-                    Event::Done(Ok(pulled)) => (service.done(pulled).await.map_err(status), true),
+                    Event::Done(Ok(pulled)) => (service.done(pulled, &name).await.map_err(status), true),
                     Event::Done(Err(failure)) => (Err(failure.into()), true),
                 };
                 if answers.send(answer).await.is_err() || last {
@@ -188,19 +192,24 @@ impl images_server::Images for Service {
 
     async fn remove(&self, request: Request<RemoveRequest>) -> Result<Response<RemoveResponse>, Status> {
         let RemoveRequest { reference, force, .. } = request.into_inner();
+        let of = self.0.find(&reference).map(|record| record.id.to_string()).ok();
         let removed = self.0.remove(&reference, force).await.map_err(status)?;
+        events::removed(&self.0, &removed, of.as_deref());
         Ok(Response::new(RemoveResponse { removed: told(removed) }))
     }
 
     async fn prune(&self, request: Request<PruneRequest>) -> Result<Response<PruneResponse>, Status> {
         let PruneRequest { all, filters } = request.into_inner();
         let (removed, reclaimed) = self.0.prune_images(all, filters).await.map_err(status)?;
+        events::removed(&self.0, &removed, None);
+        self.0.events.say("prune", "", [("reclaimed".to_owned(), reclaimed.to_string())]);
         Ok(Response::new(PruneResponse { removed: told(removed), reclaimed }))
     }
 
     async fn tag(&self, request: Request<TagRequest>) -> Result<Response<TagResponse>, Status> {
         let TagRequest { source, target } = request.into_inner();
         let record = self.0.tag(&source, &target).await.map_err(status)?;
+        self.0.events.named("tag", record.id.to_string(), events::familiar(&target));
         Ok(Response::new(TagResponse { image: Some(self.wire(record).await.map_err(status)?) }))
     }
 
@@ -243,6 +252,9 @@ impl images_server::Images for Service {
                 Err(error) => drop(answers.send(Err(status(error))).await),
                 Ok(loaded) => {
                     for image in loaded {
+                        let id = image.image.as_ref().map_or(String::new(), |image| image.id.clone());
+                        let name = if image.name.is_empty() { id.clone() } else { image.name.clone() };
+                        service.0.events.named("load", id, name);
                         let message = Some(load_progress::Message::Loaded(image));
                         if answers.send(Ok(LoadProgress { message })).await.is_err() {
                             return;
@@ -305,6 +317,10 @@ impl images_server::Images for Service {
         Ok(Response::new(UsageResponse { blobs, bytes, partial_blobs, partial_bytes, path, images, total, unused }))
     }
 
+    async fn events(&self, _: Request<EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
+        Ok(Response::new(events::events(&self.0)))
+    }
+
     async fn push(&self, request: Request<PushRequest>) -> Result<Response<Self::PushStream>, Status> {
         push::push(&self.0, request.into_inner()).map(Response::new)
     }
@@ -339,8 +355,11 @@ impl images_server::Images for Service {
 }
 
 impl Service {
-    async fn done(&self, pulled: pull::Pulled) -> Result<PullProgress, Error> {
+    async fn done(&self, pulled: pull::Pulled, name: &str) -> Result<PullProgress, Error> {
         let image = self.wire(self.0.find(&pulled.id.to_string())?).await?;
+        let repository = name.rsplit_once([':', '@']).map_or(name, |(repository, _)| repository);
+        let labels = image.labels.clone().into_iter();
+        self.0.events.say("pull", name, labels.chain([("name".to_owned(), repository.to_owned())]));
         let done = PullDone { image: Some(image), changed: pulled.changed, digest: pulled.digest.to_string() };
         Ok(PullProgress { message: Some(Message::Done(done)) })
     }

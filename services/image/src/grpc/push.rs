@@ -21,6 +21,7 @@ pub(super) fn push(images: &Arc<Images>, request: PushRequest) -> Result<Answers
     if reference.digest().is_some() {
         return Err(status(Error::Request("cannot push a digest reference")));
     }
+    let name = reference.familiar();
     let order = Order {
         reference,
         all_tags: request.all_tags,
@@ -28,7 +29,7 @@ pub(super) fn push(images: &Arc<Images>, request: PushRequest) -> Result<Answers
         credentials: request.auth.and_then(Credentials::from_wire),
     };
     let (answers, stream) = mpsc::channel(QUEUE);
-    let images = Arc::clone(images);
+    let (images, saying) = (Arc::clone(images), Arc::clone(images));
     let work = async move {
         let (telling, mut told) = mpsc::channel(QUEUE);
         let pushing = async move { push::push(&images, order, &Telling(telling)).await };
@@ -50,7 +51,10 @@ pub(super) fn push(images: &Arc<Images>, request: PushRequest) -> Result<Answers
         };
         if let Err(error) = pushed {
             let _ = answers.send(Err(status(error))).await;
+            return;
         }
+        let repository = name.rsplit_once(':').map_or(name.as_str(), |(repository, _)| repository).to_owned();
+        saying.events.named("push", name, repository);
     };
     tokio::spawn(tracing::Instrument::in_current_span(work));
     Ok(Box::pin(ReceiverStream::new(stream)))

@@ -93,6 +93,19 @@ impl Containers {
         self.driver.get_or_try_init(|| self.neighbours.storage_driver()).await.cloned()
     }
 
+    /// Says that the volumes of a container are mounted in it ("mount"), or are no longer ("unmount").
+    pub(crate) fn volumes_event(&self, action: &str, record: &Record) {
+        for mount in record.mounts.iter().filter(|mount| mount.r#type == "volume") {
+            let mut told = vec![("container", record.id.clone()), ("driver", mount.driver.clone())];
+            if action == "mount" {
+                let read_write = ("read/write", mount.read_write.to_string());
+                let propagation = ("propagation", mount.propagation.clone());
+                told.extend([("destination", mount.destination.clone()), read_write, propagation]);
+            }
+            self.events.say("volume", action, &mount.name, &told);
+        }
+    }
+
     /// Says what happened to a container.
     pub(crate) fn event(&self, action: &str, record: &Record, attributes: &[(&str, String)]) {
         self.events.container(action, record, attributes);

@@ -183,6 +183,7 @@ impl Containers {
     /// What comes once the service answers: jobs, restart policies, what nobody refers to.
     pub(crate) async fn settle(self: Arc<Self>, containers: Vec<Arc<Container>>, jobs: Vec<(String, Job)>) {
         let uses = tokio::spawn(Arc::clone(&self).tell_uses());
+        tokio::spawn(Arc::clone(&self).hear_of_images());
         for container in containers {
             let this = Arc::clone(&self);
             // Each by itself: one that somebody stops with patience holds up no other.
@@ -260,6 +261,24 @@ impl Containers {
                 Err(error) => tracing::warn!(%error, "the image service cannot be told which images are in use"),
             }
             self.uses_told.send_modify(|told| told.now = false);
+        }
+    }
+
+    /// Passes on what happens to images, as often as the image service starts.
+    async fn hear_of_images(self: Arc<Self>) {
+        loop {
+            let gone = self.neighbours.image_service_lives().await;
+            let hear = async {
+                let mut events = self.neighbours.image_events().await?;
+                while let Ok(Some(event)) = events.message().await {
+                    self.events.image(event);
+                }
+                Ok::<_, Error>(())
+            };
+            if let Err(error) = hear.await {
+                tracing::debug!(%error, "what happens to images is not heard of for now");
+            }
+            gone.await;
         }
     }
 

@@ -66,9 +66,13 @@ fn holds(event: &Event, key: &str, value: &str) -> bool {
         "container" => of("container"),
         "network" => of("network") || attribute("network") == Some(value),
         "volume" => of("volume"),
-        "image" => attribute("image").is_some_and(|image| {
-            image == value || image.rsplit_once(':').is_some_and(|(name, tag)| name == value && !tag.contains('/'))
-        }),
+        "image" => {
+            let named = if event.kind == "image" { Some(event.id.as_str()) } else { attribute("image") };
+            let untagged =
+                |image: &str| image.rsplit_once(':').is_some_and(|(name, tag)| name == value && !tag.contains('/'));
+            named.is_some_and(|image| image == value || untagged(image))
+                || event.kind == "image" && attribute("name").is_some_and(|name| name == value || untagged(name))
+        }
         "label" => labels::holds(value, |name| event.attributes.get(name)),
         _ => false,
     }

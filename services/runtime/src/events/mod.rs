@@ -1,4 +1,4 @@
-//! What happened to containers: the last events of this run of the service, and those that come.
+//! What happened to containers, images, volumes and networks: the last events of this run of the service, and those that come.
 //!
 //! A follower never waits for another: events lie in a ring that is bounded in number and bytes, and each follower reads
 //! from its own place in it. One that is slower than the ring turns misses the oldest.
@@ -10,6 +10,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use berth_proto::berth::image::v1::ImageEvent;
 use tokio::sync::watch;
 
 pub(crate) use filter::Filter;
@@ -25,7 +26,7 @@ const MOST_BYTES: usize = 4 << 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Event {
     pub(crate) time: Time,
-    /// "container", "network"
+    /// "container", "image", "network", "volume"
     pub(crate) kind: &'static str,
     /// "create", "start", "die", …
     pub(crate) action: String,
@@ -85,6 +86,18 @@ impl Events {
         attributes.extend(container.map(|container| ("container".to_owned(), container.to_owned())));
         let (kind, action, id) = ("network", action.to_owned(), id.to_owned());
         self.add(Event { time: Time::now(), kind, action, id, attributes });
+    }
+
+    /// Says what happened to something that is no container.
+    pub(crate) fn say(&self, kind: &'static str, action: &str, id: &str, attributes: &[(&str, String)]) {
+        let attributes = attributes.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+        self.add(Event { time: Time::now(), kind, action: action.to_owned(), id: id.to_owned(), attributes });
+    }
+
+    /// Says what the image service told.
+    pub(crate) fn image(&self, told: ImageEvent) {
+        let attributes = told.attributes.into_iter().collect();
+        self.add(Event { time: Time::now(), kind: "image", action: told.action, id: told.id, attributes });
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {

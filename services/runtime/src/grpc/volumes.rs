@@ -51,6 +51,7 @@ impl volumes_server::Volumes for Service {
     async fn prune(&self, request: Request<PruneVolumesRequest>) -> Result<Response<PruneVolumesResponse>, Status> {
         let PruneVolumesRequest { all, filters } = request.into_inner();
         let (volumes, reclaimed) = self.0.volumes.prune(all, &filters).await.map_err(status)?;
+        self.0.events.say("volume", "prune", "", &[("reclaimed", reclaimed.to_string())]);
         Ok(Response::new(PruneVolumesResponse { volumes, reclaimed }))
     }
 }

@@ -151,6 +151,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::events::Events;
 
     struct Test {
         directory: TempDir,
@@ -165,7 +166,7 @@ mod tests {
             chown(directory.path().join("image/data"), Some(7), Some(8)).unwrap();
             symlink("/data", directory.path().join("image/link")).unwrap();
             symlink("/../../../../..", directory.path().join("image/out")).unwrap();
-            let volumes = Volumes::open(&directory.path().join("volumes")).unwrap();
+            let volumes = Volumes::open(&directory.path().join("volumes"), Events::default()).unwrap();
             Self { directory, volumes }
         }
 
@@ -226,7 +227,7 @@ mod tests {
 
         fs::create_dir_all(beside(FILLED).join("more")).unwrap();
         fs::write(beside(FILLED).join("file"), "copied").unwrap();
-        Volumes::open(&test.directory.path().join("volumes")).unwrap();
+        Volumes::open(&test.directory.path().join("volumes"), Events::default()).unwrap();
         assert!(data.join("more").is_dir() && !beside(FILLED).exists());
         assert_eq!(fs::read_to_string(data.join("file")).unwrap(), "image", "what is there stays");
     }

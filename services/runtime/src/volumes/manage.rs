@@ -42,7 +42,7 @@ impl Volumes {
         let inner = Arc::clone(&self.0);
         let make = move || {
             let volume = inner.volume(&name)?;
-            volume.make(&inner.draft(), Purpose { anonymous, container: "", labels: Some(&labels) })?;
+            inner.make(&volume, Purpose { anonymous, container: "", labels: Some(&labels) })?;
             inner.tell(&name, false)
         };
         blocking("making a volume", make).await
@@ -146,6 +146,7 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::events::Events;
 
     async fn names(volumes: &Volumes, filters: &[&str]) -> Vec<String> {
         let filters: Vec<_> = filters.iter().map(|filter| (*filter).to_owned()).collect();
@@ -155,7 +156,7 @@ mod tests {
     #[tokio::test]
     async fn from_making_to_pruning() {
         let directory = tempfile::tempdir().unwrap();
-        let volumes = Volumes::open(directory.path()).unwrap();
+        let volumes = Volumes::open(directory.path(), Events::default()).unwrap();
         let (none, labels) = (BTreeMap::new(), BTreeMap::from([("tier".to_owned(), "db".to_owned())]));
         volumes.create("data".into(), "local", labels, &none).await.unwrap();
         volumes.create("data".into(), "", none.clone(), &none).await.unwrap();

@@ -172,7 +172,7 @@ impl Making<'_> {
             ..point
         });
         let container = if anonymous { self.container } else { "" };
-        volume.make(&self.inner.draft(), Purpose { anonymous, container, labels: None })
+        self.inner.make(&volume, Purpose { anonymous, container, labels: None })
     }
 
     /// Named ones stay, as they do without their container.
@@ -218,6 +218,7 @@ fn mode(mount: &Mount, default: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::events::Events;
 
     fn all(volumes: &Volumes) -> Vec<crate::volumes::volume::Volume> {
         volumes.0.list().unwrap()
@@ -250,7 +251,7 @@ mod tests {
     #[tokio::test]
     async fn mounts_become_points_in_order() {
         let directory = tempfile::tempdir().unwrap();
-        let volumes = Volumes::open(&directory.path().join("volumes")).unwrap();
+        let volumes = Volumes::open(&directory.path().join("volumes"), Events::default()).unwrap();
         let source = directory.path().join("made/by/v").to_str().unwrap().to_owned();
         let mounts = [
             Mount { long_form: true, ..mount(Type::Tmpfs, "", "/data/below/tmp") },
@@ -293,7 +294,7 @@ mod tests {
     #[tokio::test]
     async fn a_missing_source_is_refused_and_leaves_nothing() {
         let directory = tempfile::tempdir().unwrap();
-        let volumes = Volumes::open(directory.path()).unwrap();
+        let volumes = Volumes::open(directory.path(), Events::default()).unwrap();
         let mounts = [mount(Type::Volume, "", "/a"), mount(Type::Bind, "/no/such/path", "/m")];
         let error = volumes.resolve("a", &mounts, &[]).await.unwrap_err().to_string();
         assert_eq!(error, "invalid mount config for type \"bind\": bind source path does not exist: /no/such/path");

@@ -12,9 +12,9 @@ use berth_proto::berth::runtime::v1::MountPoint;
 use super::{
     fill,
     trash::Trash,
-    volume::{Volume, check_name},
+    volume::{Purpose, Volume, check_name},
 };
-use crate::volumes::Error;
+use crate::{events::Events, volumes::Error};
 
 /// Names that no volume has begin with a dot.
 const TRASH: &str = ".trash";
@@ -32,6 +32,8 @@ pub(super) struct Inner {
     /// One at a time fills a volume.
     filling: Mutex<HashMap<String, Arc<Mutex<()>>>>,
     users: Mutex<Users>,
+    /// Where is said what is made and removed.
+    events: Events,
 }
 
 /// Which containers have a volume, by its name: from before it is made for them until they are removed.
@@ -42,12 +44,13 @@ impl Volumes {
     ///
     /// # Errors
     /// The directory cannot be made or read.
-    pub(crate) fn open(directory: &Path) -> Result<Self, Error> {
+    pub(crate) fn open(directory: &Path, events: Events) -> Result<Self, Error> {
         for needed in [directory, &directory.join(DRAFT), &directory.join(ROOTFS)] {
             fs::create_dir_all(needed).map_err(Error::io("cannot make", needed))?;
         }
         let trash = Trash::open(directory.join(TRASH))?;
-        let inner = Inner { directory: directory.into(), trash, filling: Mutex::default(), users: Mutex::default() };
+        let (filling, users) = (Mutex::default(), Mutex::default());
+        let inner = Inner { directory: directory.into(), trash, filling, users, events };
         let drafts = inner.draft();
         for half_made in fs::read_dir(&drafts).map_err(Error::io("cannot list", &drafts))?.flatten() {
             inner.trash.take(&half_made.path())?;
@@ -174,8 +177,19 @@ impl Inner {
     }
 
     pub(super) fn remove(&self, name: &str) -> Result<(), Error> {
-        let there = check_name(name).is_ok() && self.trash.take(&self.directory.join(name))?;
-        if there { Ok(()) } else { Err(Error::NotFound { name: name.into() }) }
+        if check_name(name).is_err() || !self.trash.take(&self.directory.join(name))? {
+            return Err(Error::NotFound { name: name.into() });
+        }
+        self.events.say("volume", "destroy", name, &[("driver", "local".into())]);
+        Ok(())
+    }
+
+    /// Makes a volume, unless it is there.
+    pub(super) fn make(&self, volume: &Volume, purpose: Purpose<'_>) -> Result<(), Error> {
+        if volume.make(&self.draft(), purpose)? {
+            self.events.say("volume", "create", &volume.name, &[("driver", "local".into())]);
+        }
+        Ok(())
     }
 }
 

@@ -87,17 +87,17 @@ impl Volume {
     }
 
     /// Makes it, unless it is there: whole or not at all, and on disk when this answers. `draft` is a directory of the
-    /// same file system for what is half made.
-    pub(super) fn make(&self, draft: &Path, purpose: Purpose<'_>) -> Result<(), Error> {
+    /// same file system for what is half made. Answers whether it was made.
+    pub(super) fn make(&self, draft: &Path, purpose: Purpose<'_>) -> Result<bool, Error> {
         if self.exists() {
-            return Ok(());
+            return Ok(false);
         }
         let draft = draft.join(hex::encode(rand::random::<[u8; 16]>()));
         let made = self.make_in(&draft, purpose);
         if made.is_err() {
             let _ = fs::remove_dir_all(&draft);
         }
-        made
+        made.map(|()| true)
     }
 
     fn make_in(&self, draft: &Path, purpose: Purpose<'_>) -> Result<(), Error> {

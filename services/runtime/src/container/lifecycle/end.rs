@@ -156,6 +156,7 @@ impl Containers {
             self.event("oom", &told, &[]);
         }
         let seconds = ran.as_secs().to_string();
+        self.volumes_event("unmount", &told);
         self.event("die", &told, &[("exitCode", code.to_string()), ("execDuration", seconds)]);
         again
     }

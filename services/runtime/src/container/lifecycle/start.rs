@@ -157,6 +157,7 @@ impl Containers {
             }
         };
         self.watch(container, &task);
+        self.volumes_event("mount", &record);
         self.event("start", &record, &[]);
         Ok(pid)
     }
