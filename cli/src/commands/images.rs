@@ -4,7 +4,7 @@ use berth_proto::berth::image::v1::ListRequest;
 use clap::Arg;
 use jiff::Timestamp;
 
-use super::each::print;
+use super::{each::print, list_format::list_format};
 use crate::{
     args::{
         Completes, Entry, Given,
@@ -66,6 +66,7 @@ async fn images(client: Client, given: Given) -> Result<u8, Error> {
         rows.retain(|row| seen.insert(row["ID"].to_string()));
     }
     let layout = if given.on("digests") { &image::LAYOUT_WITH_DIGESTS } else { &image::LAYOUT };
-    print(&rows::render(layout, given.text("format"), given.on("quiet"), rows)?)?;
+    let format = list_format(&given, "imagesFormat", given.on("quiet"));
+    print(&rows::render(layout, format.as_deref(), given.on("quiet"), rows)?)?;
     Ok(0)
 }

@@ -20,6 +20,7 @@ mod import;
 mod info;
 mod inspect;
 mod lifecycle;
+mod list_format;
 mod load;
 mod login;
 mod logs;

@@ -4,7 +4,7 @@ use berth_proto::berth::runtime::v1::ListRequest;
 use clap::Arg;
 use jiff::Timestamp;
 
-use super::each::print;
+use super::{each::print, list_format::list_format};
 use crate::{
     args::{
         Entry, Given,
@@ -50,12 +50,14 @@ async fn ps(client: Client, given: Given) -> Result<u8, Error> {
             .parse()
             .map_err(|_| Error::Invalid(format!("invalid argument {text:?} for \"-n, --last\" flag: not a number")))?,
     };
-    let request =
-        ListRequest { all: given.on("all") || last > 0, filters: given.owned("filter"), last, size: given.on("size") };
+    let format = list_format(&given, "psFormat", given.on("quiet"));
+    // A template that shows sizes asks for them.
+    let size = given.on("size") || format.as_ref().is_some_and(|format| format.contains(".Size"));
+    let request = ListRequest { all: given.on("all") || last > 0, filters: given.owned("filter"), last, size };
     let containers = client.containers().await?.list(request).await?.into_inner().containers;
     let (now, truncate) = (Timestamp::now(), !given.on("no-trunc"));
     let rows = containers.iter().map(|one| container::row(one, now, truncate)).collect();
     let layout = if given.on("size") { &container::LAYOUT_WITH_SIZE } else { &container::LAYOUT };
-    print(&rows::render(layout, given.text("format"), given.on("quiet"), rows)?)?;
+    print(&rows::render(layout, format.as_deref(), given.on("quiet"), rows)?)?;
     Ok(0)
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use berth_proto::berth::runtime::v1::{ContainerStats, StatsRequest};
 use clap::Arg;
 
-use super::each::print;
+use super::{each::print, list_format::list_format};
 use crate::{
     args::{
         Completes, Entry, Given,
@@ -65,11 +65,12 @@ async fn stats(client: Client, given: Given) -> Result<u8, Error> {
     let truncate = !given.on("no-trunc");
     // One table over the other, where there is a screen to draw on.
     let screen = stream && raw::stdout_is_terminal();
+    let format = list_format(&given, "statsFormat", false);
     let mut first = true;
     while let Some(sample) = samples.message().await? {
         let asked = names.iter().map(Some).chain(std::iter::repeat(None));
         let rows = sample.containers.iter().zip(asked).map(|(one, asked)| row(one, asked, truncate)).collect();
-        let table = render(&LAYOUT, given.text("format"), false, rows)?;
+        let table = render(&LAYOUT, format.as_deref(), false, rows)?;
         print(&if screen { redrawn(&table, first) } else { table })?;
         first = false;
     }

@@ -9,6 +9,7 @@ use berth_proto::berth::runtime::v1::{
 
 use super::{
     each::{each, line, print},
+    list_format::list_format,
     prune::{confirmed, report},
 };
 use crate::{
@@ -126,7 +127,8 @@ async fn create(client: Client, given: Given) -> Result<u8, Error> {
 async fn ls(client: Client, given: Given) -> Result<u8, Error> {
     let request = ListVolumesRequest { filters: given.owned("filter"), size: false };
     let volumes = client.volumes().await?.list(request).await?.into_inner().volumes;
-    print(&render(&LAYOUT, given.text("format"), given.on("quiet"), volumes.iter().map(row).collect())?)?;
+    let format = list_format(&given, "volumesFormat", given.on("quiet"));
+    print(&render(&LAYOUT, format.as_deref(), given.on("quiet"), volumes.iter().map(row).collect())?)?;
     Ok(0)
 }
 

@@ -25,6 +25,8 @@ pub(super) struct Config {
     pub(super) auths: HashMap<String, Entry>,
     creds_store: String,
     cred_helpers: HashMap<String, String>,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
 }
 
 /// Credentials for one registry.
@@ -48,6 +50,11 @@ impl Config {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(format!("{} is not read ({error})", path.display())),
         }
+    }
+
+    /// A text that is kept under `name`, if it says anything.
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.rest.get(name)?.as_str().filter(|text| !text.is_empty())
     }
 
     /// The helper program for a registry, without its prefix.

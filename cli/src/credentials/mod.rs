@@ -51,6 +51,17 @@ pub(crate) fn key(server: &str) -> &str {
     }
 }
 
+/// How the user wants to see a list, by the format's name in the file: "psFormat".
+pub(crate) fn list_format(name: &str) -> Option<String> {
+    match Config::read() {
+        Ok(config) => config?.text(name).map(Into::into),
+        Err(why) => {
+            warn(&format!("{why}; going on without {name}"));
+            None
+        }
+    }
+}
+
 /// Whether there may be credentials at all.
 pub(crate) fn may_be_there() -> bool {
     file().is_some_and(|file| file.exists())

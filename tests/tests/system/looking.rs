@@ -117,3 +117,27 @@ fn why_it_is_as_it_is() {
     assert!(node.berth(&["why", "nobody"]).fails(1).contains("No such container: nobody"));
     node.finish();
 }
+
+#[test]
+fn lists_look_as_the_user_has_them_in_the_file() {
+    let node = node(Setup::default());
+    node.berth(&["create", "--name", "c", "busybox", "true"]).ok();
+    node.berth(&["volume", "create", "vol"]).ok();
+    let formats = r#"{"psFormat": "{{.Names}} as the file says", "imagesFormat": "table {{.Repository}}",
+        "volumesFormat": "{{.Name}} here", "networksFormat": "", "auths": {}}"#;
+    std::fs::create_dir(node.path(".docker")).unwrap();
+    std::fs::write(node.path(".docker/config.json"), formats).unwrap();
+    assert_eq!(node.berth(&["ps", "-a"]).ok(), "c as the file says");
+    assert_eq!(node.berth(&["images"]).ok(), "REPOSITORY\nbusybox");
+    assert_eq!(node.berth(&["volume", "ls"]).ok(), "vol here");
+    assert!(node.berth(&["network", "ls"]).ok().starts_with("NETWORK ID"));
+    // What the command line says goes before.
+    assert_eq!(node.berth(&["ps", "-a", "--format", "{{.Names}}"]).ok(), "c");
+    assert_eq!(node.berth(&["volume", "ls", "-q"]).ok(), "vol");
+    assert!(node.berth(&["ps", "-a", "--format", "table"]).ok().starts_with("CONTAINER ID"));
+    // A file that cannot be read is told of, and the list is there.
+    std::fs::write(node.path(".docker/config.json"), "{").unwrap();
+    let list = node.berth(&["ps", "-a"]);
+    assert!(list.ok().starts_with("CONTAINER ID") && list.error().contains("going on without psFormat"), "{list:?}");
+    node.finish();
+}

@@ -9,6 +9,7 @@ use crate::{
     },
     client::Client,
     commands::each::print,
+    commands::list_format::list_format,
     format::{
         container::id,
         rows::{Layout, Row, render},
@@ -56,7 +57,8 @@ async fn ls(client: Client, given: Given) -> Result<u8, Error> {
     let request = ListNetworksRequest { filters: given.owned("filter") };
     let networks = client.networks().await?.list(request).await?.into_inner().networks;
     let rows = networks.iter().map(|network| row(network, truncate)).collect();
-    print(&render(&LAYOUT, given.text("format"), given.on("quiet"), rows)?)?;
+    let format = list_format(&given, "networksFormat", given.on("quiet"));
+    print(&render(&LAYOUT, format.as_deref(), given.on("quiet"), rows)?)?;
     Ok(0)
 }
 
