@@ -10,7 +10,7 @@ on_both_runtimes!(tail_since_and_timestamps, following_ends_with_the_container, 
 #[test]
 fn following_goes_on_over_rotations_and_restarts() {
     let node = node(Setup::default());
-    let count = "mkfifo /go; i=0; while read -r x < /go; do for n in 1 2 3 4 5 6 7 8 9 10; do i=$((i+1)); echo line $i; done; done";
+    let count = "mkfifo /go; exec 3<>/go; i=0; while read -r x <&3; do for n in 1 2 3 4 5 6 7 8 9 10; do i=$((i+1)); echo line $i; done; done";
     let small = ["--log-opt", "max-size=1k", "--log-opt", "max-file=100"];
     node.berth(&[&["run", "-d", "--name", "c"], &small[..], &["busybox", "sh", "-c", count]].concat()).ok();
     let mut follower = node.lines(&["logs", "-f", "c"]);

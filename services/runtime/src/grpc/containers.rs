@@ -178,6 +178,7 @@ impl containers_server::Containers for Service {
         let TopRequest { container, ps_arguments } = request.into_inner();
         let container = self.0.find(&container).map_err(status)?;
         let table = self.0.top(&container, &ps_arguments).await.map_err(status)?;
+        self.0.event("top", &container.record(), &[]);
         let rows = table.rows.into_iter().map(|fields| TopRow { fields }).collect();
         Ok(Response::new(TopResponse { titles: table.titles, rows }))
     }
@@ -190,6 +191,7 @@ impl containers_server::Containers for Service {
 
     async fn prune(&self, request: Request<PruneRequest>) -> Result<Response<PruneResponse>, Status> {
         let (containers, reclaimed) = self.0.prune(&request.into_inner().filters).await.map_err(status)?;
+        self.0.events.say("container", "prune", "", &[("reclaimed", reclaimed.to_string())]);
         Ok(Response::new(PruneResponse { containers, reclaimed }))
     }
 
@@ -241,6 +243,10 @@ impl containers_server::Containers for Service {
         let not_running = || Error::State(format!("Container {} is not running", container.id));
         let task = task.ok_or_else(|| status(not_running()))?;
         task.resize(&exec_id, size.columns, size.rows).await.map_err(status)?;
+        if exec_id.is_empty() {
+            let told = [("height", size.rows.to_string()), ("width", size.columns.to_string())];
+            self.0.event("resize", &live.record, &told);
+        }
         Ok(Response::new(ResizeResponse {}))
     }
 }
