@@ -49,6 +49,7 @@ async fn open(node: &Node, settings: Settings) -> Result<(Arc<Containers>, Conte
         init: root.join("init"),
         root,
     };
+    let zones = state.join("zones");
     let events = Events::default();
     let told = events.clone();
     let (places, chosen) = (directories.clone(), settings.clone());
@@ -62,7 +63,7 @@ async fn open(node: &Node, settings: Settings) -> Result<(Arc<Containers>, Conte
         let (store, mut contents) = Store::open(&places.root.join("meta.redb"), &places.containers, &places.networks)?;
         let volumes = Volumes::open(&places.root.join("volumes"), told).map_err(Failure::from)?;
         let networks =
-            Networks::open(&chosen.network, std::mem::take(&mut contents.networks)).map_err(Failure::from)?;
+            Networks::open(&chosen.network, std::mem::take(&mut contents.networks), &zones).map_err(Failure::from)?;
         let shim = Binary::load(chosen.shim.as_deref())?;
         Ok((store, contents, volumes, networks, shim))
     });

@@ -34,6 +34,7 @@ mod login;
 mod logs;
 mod looking;
 mod mirror;
+mod names;
 mod namespaces;
 mod nested;
 mod networks;

@@ -91,8 +91,9 @@ impl Inner {
             state.places.insert(request.id.clone(), place);
         }
         let done = self.connect_all(request);
-        if done.is_err() {
-            self.release(&request.id);
+        match &done {
+            Ok((_, endpoints, _)) => self.tell_names(endpoints.iter().map(|endpoint| &endpoint.network_id)),
+            Err(_) => self.release(&request.id),
         }
         done.map(|(netns, endpoints, ports)| Attached { netns: Some(netns), endpoints, ports })
     }
@@ -178,6 +179,8 @@ impl Inner {
             state.leave(id, network);
         }
         state.places.remove(id);
+        drop(state);
+        self.tell_names(&networks);
     }
 
     pub(super) fn recover(&self, live: Vec<Live>) -> Result<(), Error> {
@@ -191,6 +194,8 @@ impl Inner {
                 state.rejoin(&id, endpoint);
             }
         }
+        let networks: Vec<String> = self.state().nets.keys().cloned().collect();
+        self.tell_names(&networks);
         let bridges: Vec<_> = {
             let state = self.state();
             state.nets.values().map(|net| (net.definition.interface.clone(), net.traffic())).collect()

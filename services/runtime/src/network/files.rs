@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use berth_core::bundle::Upstream;
+
 use crate::network::{Error, resolver};
 
 /// What the files say.
@@ -29,6 +31,8 @@ pub(crate) struct Names {
     pub(crate) dns_options: Vec<String>,
     /// The container is in the host's network: the host's own files hold, loopback name servers too.
     pub(crate) host_network: bool,
+    /// A name server of ours answers in the container, and asks the others.
+    pub(crate) served: bool,
 }
 
 const LOOPBACK: &str = "127.0.0.1\tlocalhost\n";
@@ -46,9 +50,17 @@ pub(crate) fn write(directory: &Path, names: &Names) -> Result<(), Error> {
     };
     put("hosts", hosts(names)?)?;
     put("hostname", format!("{}\n", full_name(names)))?;
-    let source = resolver::host_file(names.host_network);
+    let source = resolver::host_file(names.host_network || names.served);
     let host = read(&source)?;
     put("resolv.conf", resolver::file(&host, names)?)
+}
+
+/// Who our name server asks for what it does not know, and whether names without a dot are left to the search domains.
+///
+/// # Errors
+/// A name server that is none, or the host's file cannot be read.
+pub(crate) fn upstreams(names: &Names) -> Result<(Vec<Upstream>, bool), Error> {
+    resolver::upstreams(&read(&resolver::host_file(true))?, names)
 }
 
 /// Whether extra hosts and name servers can be meant; for refusing at create.

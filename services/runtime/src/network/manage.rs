@@ -280,6 +280,7 @@ impl Inner {
             }
         }
         self.state().nets.remove(&definition.id);
+        self.forget_names(&definition.id);
     }
 
     fn all(&self) -> Vec<Network> {

@@ -25,6 +25,7 @@ mod resolver;
 mod settings;
 mod state;
 mod subnet;
+mod zones;
 
 pub(crate) use definition::Definition;
 pub(crate) use error::Error;
@@ -32,6 +33,8 @@ pub(crate) use networks::Networks;
 pub(crate) use ports::check as check_ports;
 pub(crate) use request::{Attached, Live, Mode, Namespace, Request, named};
 pub(crate) use settings::Settings;
+pub(crate) use state::dns_names;
+pub(crate) use zones::has_names;
 
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeMap,
     net::IpAddr,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -20,6 +21,7 @@ use crate::network::{
     nft::Rules,
     request::DEFAULT,
     state::{Net, State},
+    zones::Zones,
 };
 
 /// The node's networks. Cloning gives another handle.
@@ -30,6 +32,7 @@ pub(crate) struct Networks(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     pub(super) settings: Settings,
     pub(super) rules: Rules,
+    pub(super) zones: Zones,
     /// When this service started: the networks of every node have no other time.
     pub(super) opened: String,
     /// Whoever makes or removes a bridge.
@@ -39,11 +42,11 @@ pub(super) struct Inner {
 
 impl Networks {
     /// Makes the bridges where they are missing. Blocks; belongs on a blocking thread. Rules of what ran before are left
-    /// as they are until [`Networks::recover`].
+    /// as they are until [`Networks::recover`]. `zones` is a directory for the names on each network.
     ///
     /// # Errors
     /// The default subnet is not free, or the kernel refuses.
-    pub(crate) fn open(settings: &Settings, definitions: Vec<Definition>) -> Result<Self, Error> {
+    pub(crate) fn open(settings: &Settings, definitions: Vec<Definition>, zones: &Path) -> Result<Self, Error> {
         let failed = |what| Error::netlink(what, &settings.bridge);
         let mut kernel = Conversation::route().map_err(failed("cannot talk about the bridge"))?;
         let host = Host::look(&mut kernel).map_err(failed("cannot see what the host has beside"))?;
@@ -74,9 +77,10 @@ impl Networks {
         }
         state.nets.insert(default.definition.id.clone(), default);
         remove_strays(&mut kernel, &host, &settings.bridge, &state);
+        let zones = Zones::open(zones, &state.nets.keys().cloned().collect())?;
         let rules = Rules::open(&settings.bridge)?;
         let settings = settings.clone();
-        let inner = Inner { settings, rules, opened, bridges: Mutex::default(), state: Mutex::new(state) };
+        let inner = Inner { settings, rules, zones, opened, bridges: Mutex::default(), state: Mutex::new(state) };
         Ok(Self(Arc::new(inner)))
     }
 

@@ -3,6 +3,8 @@
 
 use std::{fs, net::IpAddr, path::PathBuf};
 
+use berth_core::bundle::{NAME_SERVER, Upstream};
+
 use crate::network::{Error, files::Names};
 
 /// What is asked where the host names no name server that a container can reach.
@@ -12,9 +14,10 @@ const FILE: &str = "/etc/resolv.conf";
 const STUB: &str = "127.0.0.53";
 const BEHIND_STUB: &str = "/run/systemd/resolve/resolv.conf";
 
-/// The host's file to begin with.
-pub(super) fn host_file(host_network: bool) -> PathBuf {
-    let text = if host_network { String::new() } else { fs::read_to_string(FILE).unwrap_or_default() };
+/// The host's file to begin with. A listener at a loopback address can be asked in the host's network, and for who has a
+/// name server of ours.
+pub(super) fn host_file(loopback: bool) -> PathBuf {
+    let text = if loopback { String::new() } else { fs::read_to_string(FILE).unwrap_or_default() };
     if only_stub(&text) { BEHIND_STUB.into() } else { FILE.into() }
 }
 
@@ -55,11 +58,36 @@ pub(super) fn servers(texts: &[String]) -> Result<Vec<IpAddr>, Error> {
     texts.iter().map(read).collect()
 }
 
+/// Who our name server asks for what it does not know, from the host's file, and whether names without a dot are to be
+/// left to the search domains.
+///
+/// # Errors
+/// A server that was named is none.
+pub(super) fn upstreams(host: &str, names: &Names) -> Result<(Vec<Upstream>, bool), Error> {
+    let conf = read(host);
+    let ipv6 = names.addresses.iter().any(IpAddr::is_ipv6);
+    let upstream = |address: IpAddr, from_host| Upstream { address: (address, 53).into(), from_host };
+    let asked = servers(&names.dns)?;
+    let mut all: Vec<_> = asked.into_iter().map(|address| upstream(address, false)).collect();
+    if all.is_empty() {
+        let servers = conf.servers.iter().filter_map(|text| text.parse::<IpAddr>().ok());
+        all.extend(servers.map(|address| upstream(address, address.is_loopback() || address.is_ipv6() && !ipv6)));
+    }
+    if all.is_empty() {
+        all.extend(PUBLIC.iter().filter_map(|text| text.parse().ok()).map(|address| upstream(address, false)));
+    }
+    let options = if names.dns_options.is_empty() { &conf.options } else { &names.dns_options };
+    let ndots = options.iter().rev().find_map(|option| option.strip_prefix("ndots:"));
+    Ok((all, ndots.is_some_and(|dots| dots != "0")))
+}
+
 /// The container's file, from the host's.
 pub(super) fn file(host: &str, names: &Names) -> Result<String, Error> {
     let mut conf = read(host);
     let asked = servers(&names.dns)?;
-    if !asked.is_empty() {
+    if names.served {
+        conf.servers = vec![NAME_SERVER.to_string()];
+    } else if !asked.is_empty() {
         conf.servers = asked.iter().map(IpAddr::to_string).collect();
     } else if !names.host_network && !names.addresses.is_empty() {
         let ipv6 = names.addresses.iter().any(IpAddr::is_ipv6);
@@ -78,6 +106,10 @@ pub(super) fn file(host: &str, names: &Names) -> Result<String, Error> {
     }
     if !names.dns_options.is_empty() {
         conf.options.clone_from(&names.dns_options);
+    }
+    if names.served && !conf.options.iter().any(|option| option.starts_with("ndots:")) {
+        // Names on the networks have no dots.
+        conf.options.push("ndots:0".into());
     }
     let mut text: String = conf.servers.iter().map(|server| format!("nameserver {server}\n")).collect();
     for (word, values) in [("search", &conf.search), ("options", &conf.options)] {
@@ -117,6 +149,22 @@ mod tests {
         let expected = "nameserver 8.8.8.8\nnameserver 8.8.4.4\n";
         assert_eq!(file("nameserver 127.0.0.53\n", &bridged()).unwrap(), expected);
         assert_eq!(file("", &bridged()).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_name_server_of_ours_takes_their_place_and_asks_them() {
+        let served = Names { served: true, ..bridged() };
+        let host = "nameserver 127.0.0.53\nnameserver 10.1.1.1\nsearch a.example\n";
+        assert_eq!(file(host, &served).unwrap(), "nameserver 127.0.0.11\nsearch a.example\noptions ndots:0\n");
+        let asks = |names: &Names| {
+            let (upstreams, ndots) = upstreams(host, names).unwrap();
+            let shown = upstreams.iter().map(|one| format!("{} {}", one.address, one.from_host));
+            (shown.collect::<Vec<_>>().join(", "), ndots)
+        };
+        assert_eq!(asks(&served), ("127.0.0.53:53 true, 10.1.1.1:53 false".into(), false));
+        let named = Names { dns: vec!["10.9.8.7".into()], dns_options: vec!["ndots:2".into()], ..served };
+        assert_eq!(asks(&named), ("10.9.8.7:53 false".into(), true));
+        assert!(file(host, &named).unwrap().ends_with("options ndots:2\n"));
     }
 
     #[test]

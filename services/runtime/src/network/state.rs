@@ -172,7 +172,7 @@ pub(super) fn alias(node: &str, id: &str) -> String {
 }
 
 /// All names that a container is answered for: its own, those that were given, and the beginning of its id.
-pub(super) fn dns_names(name: &str, aliases: &[String], container: &str) -> Vec<String> {
+pub(crate) fn dns_names(name: &str, aliases: &[String], container: &str) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     let short = container.get(..12).unwrap_or(container);
     for one in [name].into_iter().chain(aliases.iter().map(String::as_str)).chain([short]) {
@@ -258,6 +258,10 @@ impl State {
         if endpoint.interface.is_empty() {
             // Of a version that made one link at most.
             endpoint.interface = "eth0".into();
+        }
+        // It may have been given another name since.
+        if let Some(place) = self.places.get(id).filter(|_| !endpoint.dns_names.is_empty()) {
+            endpoint.dns_names = dns_names(&place.name, &endpoint.aliases, id);
         }
         let known = self.nets.get_mut(&endpoint.network_id);
         if let Some(net) = known {

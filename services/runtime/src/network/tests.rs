@@ -63,8 +63,14 @@ fn neighbour() -> OwnedFd {
     netns
 }
 
+fn open_with(definitions: Vec<Definition>) -> Networks {
+    // Nobody looks into it here.
+    let zones = tempfile::tempdir().unwrap();
+    Networks::open(&Settings::default(), definitions, zones.path()).unwrap()
+}
+
 async fn networks() -> Networks {
-    let networks = Networks::open(&Settings::default(), Vec::new()).unwrap();
+    let networks = open_with(Vec::new());
     networks.recover(Vec::new()).await.unwrap();
     networks
 }
@@ -284,7 +290,7 @@ fn a_network_goes_and_comes_back() {
         drop(before);
         // Killed between striking out and taking down: the next start does the rest.
         assert!(sh("ip -br link").contains(&closed.interface));
-        let after = Networks::open(&Settings::default(), vec![front.clone()]).unwrap();
+        let after = open_with(vec![front.clone()]);
         let live = Live { id: "a".into(), name: "a".into(), endpoints: a.endpoints.clone(), ports: Vec::new() };
         after.recover(vec![live]).await.unwrap();
         assert!(!sh("ip -br link").contains(&closed.interface));
@@ -458,7 +464,7 @@ fn a_new_service_takes_over() {
         let lives = vec![live("stays", &stays)];
         drop((before, gone));
 
-        let after = Networks::open(&Settings::default(), Vec::new()).unwrap();
+        let after = open_with(Vec::new());
         after.recover(lives).await.unwrap();
         let mut said = String::new();
         open.read_to_string(&mut said).unwrap();

@@ -7,8 +7,10 @@ use crate::{
         containers::{Containers, to_the_end},
         live::Container,
         names,
+        record::Record,
     },
     error::{Error, Result},
+    network,
 };
 
 impl Containers {
@@ -33,9 +35,16 @@ impl Containers {
         let old = live.record.name.clone();
         let reservation = self.index.reserve(name, &container.id)?;
         let new = reservation.name.clone();
-        container.keep(&self.store, |record| record.name = new, |_| {}).await?;
+        let change = |record: &mut Record| {
+            for endpoint in record.networks.iter_mut().filter(|endpoint| network::has_names(endpoint)) {
+                endpoint.dns_names = network::dns_names(&new, &endpoint.aliases, &record.id);
+            }
+            record.name = new;
+        };
+        container.keep(&self.store, change, |_| {}).await?;
         reservation.keep();
         self.index.free(&old);
+        self.networks.rename(&container.id, name).await;
         self.event("rename", &container.record(), &[("oldName", format!("/{old}"))]);
         Ok(())
     }

@@ -15,7 +15,7 @@ use crate::{
     shims::{Attachment, Task},
     spec,
 };
-use berth_core::bundle::{Options, SHM};
+use berth_core::bundle::{NAMES, Options, SHM};
 
 /// A client that attached before the start has this long to connect.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -214,6 +214,13 @@ impl Containers {
             let config = containers.config(&record, mode, &attachment, netns.is_some(), pid_of, ipc_of)?;
             let bundle = containers.bundle(&record.id);
             bundle.fill(&config, &options, &attachment)?;
+            if attachment.networks.iter().any(network::has_names) {
+                let names = names(&record, mode, &attachment, containers.networks.gateway());
+                let (upstreams, ndots) = network::files::upstreams(&names).map_err(said)?;
+                let names = containers.networks.names(&attachment.networks, upstreams, ndots);
+                berth_core::bundle::write(bundle.path(), NAMES, &names)
+                    .map_err(Error::io("cannot write to", bundle.path()))?;
+            }
             bundle.launch(&containers.shim, netns).map(Arc::new)
         };
         blocking("starting a shim", launch).await
@@ -323,5 +330,6 @@ fn names(record: &Record, mode: network::Mode, attachment: &Attachment, gateway:
         dns_search: spec.dns_search.clone(),
         dns_options: spec.dns_options.clone(),
         host_network: mode == network::Mode::Host,
+        served: attachment.networks.iter().any(network::has_names),
     }
 }

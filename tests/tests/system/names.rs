@@ -1,0 +1,85 @@
+//! Names on networks of one's own: who is there, by name, alias and id, as long as it is; everything else is asked outside.
+
+use std::{net::UdpSocket, thread};
+
+use berth_tests::{Node, Setup};
+
+use crate::node;
+
+on_both_runtimes!(those_on_one_network_know_each_other_by_name);
+
+/// The address that a name has for a container; empty where it is not known.
+fn ask(node: &Node, container: &str, name: &str) -> String {
+    let asked = node.berth(&["exec", container, "nslookup", "-type=a", name]);
+    let said = asked.text().to_owned();
+    let answers = said.lines().skip_while(|line| !line.starts_with("Name:"));
+    let addresses =
+        answers.filter_map(|line| line.strip_prefix("Address: ").or_else(|| line.strip_prefix("Address 1: ")));
+    addresses.map(|line| line.split(' ').next().unwrap_or_default().to_owned()).collect::<Vec<_>>().join(" ")
+}
+
+fn on(node: &Node, name: &str, network: &str) -> String {
+    node.berth(&["run", "-d", "--name", name, "--network", network, "--dns", "127.0.0.1", "busybox", "sleep", "1000"])
+        .ok();
+    node.inspect(name, "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}")
+}
+
+fn those_on_one_network_know_each_other_by_name(setup: Setup) {
+    let node = node(setup);
+    node.berth(&["network", "create", "--subnet", "10.71.0.0/24", "front"]).ok();
+    node.berth(&["network", "create", "--subnet", "10.72.0.0/24", "back"]).ok();
+    let (web, db) = (on(&node, "web", "front"), on(&node, "db", "front"));
+    on(&node, "other", "back");
+    on(&node, "plain", "bridge");
+    let short = node.inspect("db", "{{slice .Id 0 12}}");
+    assert_eq!((ask(&node, "web", "db"), ask(&node, "db", "web")), (db.clone(), web.clone()));
+    assert_eq!((ask(&node, "web", &short), ask(&node, "web", "DB.front")), (db.clone(), db.clone()));
+    assert_eq!((ask(&node, "other", "db"), ask(&node, "plain", "db")), (String::new(), String::new()));
+    node.berth(&["exec", "web", "ping", "-c", "1", "-W", "5", "db"]).ok();
+    let conf = node.berth(&["exec", "web", "cat", "/etc/resolv.conf"]).ok().to_owned();
+    assert!(conf.starts_with("nameserver 127.0.0.11\n") && conf.contains("ndots:0"), "{conf}");
+    assert!(!node.berth(&["exec", "plain", "cat", "/etc/resolv.conf"]).ok().contains("127.0.0.11"));
+    // As things change.
+    node.berth(&["rename", "db", "data"]).ok();
+    assert_eq!((ask(&node, "web", "data"), ask(&node, "web", "db")), (db.clone(), String::new()));
+    node.berth(&["kill", "data"]).ok();
+    node.berth(&["wait", "data"]).ok();
+    node.berth(&["rm", "data"]).ok();
+    assert_eq!(ask(&node, "web", "data"), "");
+    // Without the service, and after it is back.
+    let late = on(&node, "late", "front");
+    node.crash("runtime");
+    node.answers();
+    assert_eq!(ask(&node, "web", "late"), late);
+    let last = on(&node, "last", "front");
+    assert_eq!((ask(&node, "web", "last"), ask(&node, "late", "web")), (last, web));
+    node.finish();
+}
+
+#[test]
+fn other_names_are_asked_outside() {
+    let node = node(Setup::default());
+    node.berth(&["network", "create", "--subnet", "10.73.0.0/24", "front"]).ok();
+    node.berth(&["network", "create", "--internal", "--subnet", "10.74.0.0/24", "hidden"]).ok();
+    let server = node.netns.within(|| UdpSocket::bind("10.73.0.1:53")).unwrap();
+    // Answers 192.0.2.1 to whatever is asked, until the test is over.
+    thread::spawn(move || {
+        let mut query = [0; 512];
+        while let Ok((size, from)) = server.recv_from(&mut query) {
+            let mut answer = query[..size].to_vec();
+            let question = 12 + query[12..size].iter().position(|byte| *byte == 0).unwrap_or(0) + 5;
+            answer.truncate(question);
+            (answer[2], answer[3], answer[7]) = (0x81, 0x80, 1);
+            answer[8..12].fill(0);
+            answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1]);
+            let _ = server.send_to(&answer, from);
+        }
+    });
+    for (name, network) in [("web", "front"), ("db", "hidden")] {
+        let run = ["run", "-d", "--name", name, "--network", network, "--dns", "10.73.0.1"];
+        node.berth(&[&run[..], &["busybox", "sleep", "1000"]].concat()).ok();
+    }
+    assert_eq!(ask(&node, "web", "example.org"), "192.0.2.1");
+    assert_eq!(ask(&node, "db", "example.org"), "", "nothing leaves an internal network");
+    node.finish();
+}
