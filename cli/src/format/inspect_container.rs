@@ -384,15 +384,32 @@ fn endpoint(endpoint: &NetworkEndpoint) -> Vec<(String, Json)> {
     members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
+/// The addresses that were asked for.
+fn ipam(network: &NetworkEndpoint) -> Json {
+    let (ip, ip6) = (network.asked_ip.as_str(), network.asked_ip6.as_str());
+    if ip.is_empty() && ip6.is_empty() {
+        return Json::NULL;
+    }
+    object! {
+        "IPv4Address": Json::from(ip).omitted_if(ip.is_empty()),
+        "IPv6Address": Json::from(ip6).omitted_if(ip6.is_empty()),
+    }
+}
+
 fn network(network: &NetworkEndpoint) -> Json {
     let mut members = vec![
-        ("IPAMConfig".to_owned(), Json::NULL),
+        ("IPAMConfig".to_owned(), ipam(network)),
         ("Links".to_owned(), Json::NULL),
         ("Aliases".to_owned(), Json::list_or_null(network.aliases.clone())),
         ("NetworkID".to_owned(), network.network_id.as_str().into()),
     ];
     members.extend(endpoint(network));
-    members.push(("DriverOpts".to_owned(), Json::NULL));
+    members.push((
+        "DriverOpts".to_owned(),
+        if network.driver_opts.is_empty() { Json::NULL } else { Json::map(network.driver_opts.clone()) },
+    ));
+    members.push(("GwPriority".to_owned(), network.gw_priority.into()));
+    members.push(("DNSNames".to_owned(), Json::list_or_null(network.dns_names.clone())));
     Json::Object(members)
 }
 

@@ -26,6 +26,7 @@ pub(crate) fn build(given: &Given) -> Result<ContainerSpec, Error> {
     if given.on("rm") && !matches!(restart_policy.as_str(), "" | "no") {
         return Err(Error::Invalid("conflicting options: cannot specify both --restart and --rm".into()));
     }
+    let (network_mode, networks) = network::networks(given)?;
     let spec = ContainerSpec {
         image,
         entrypoint: given.text("entrypoint").map(|program| vec![program.to_owned()]).unwrap_or_default(),
@@ -55,8 +56,8 @@ pub(crate) fn build(given: &Given) -> Result<ContainerSpec, Error> {
         volumes_from: given.owned("volumes-from"),
         devices: each(given, "device", limits::device)?,
         shm_size: limits::bytes(given, "shm-size")?.unsigned_abs(),
-        network_mode: network::mode(&given.all("network"))?,
-        networks: Vec::new(),
+        network_mode,
+        networks,
         ports: each(given, "publish", port::publish)?.into_iter().flatten().collect(),
         dns: each(given, "dns", network::resolver)?,
         dns_search: given.owned("dns-search"),

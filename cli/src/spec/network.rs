@@ -1,44 +1,90 @@
-//! `--network` in both forms, `--add-host`, `--dns`.
+//! `--network` in both forms and what belongs to it, `--add-host`, `--dns`.
 
 use std::net::IpAddr;
 
-use crate::outcome::Error;
+use berth_proto::berth::runtime::v1::NetworkAttachment;
 
-/// The network that `--network` names.
+use crate::{args::Given, outcome::Error};
+
+/// What `--network`, `--network-alias`, `--ip`, `--ip6` and `--mac-address` mean: the mode, which is the first network, and how
+/// the container is connected to each. No connections where there is nothing to say but the mode.
 ///
 /// # Errors
-/// More than one, or something about it that cannot be passed on.
-pub(crate) fn mode(given: &[&str]) -> Result<String, Error> {
-    let [text] = given else {
-        return match given {
-            [] => Ok(String::new()),
-            _ => Err(unsupported("a container is connected to one network; give it once")),
-        };
-    };
-    if !text.contains('=') {
-        return Ok((*text).to_owned());
+/// A field that there is not, or flags that exclude each other.
+pub(crate) fn networks(given: &Given) -> Result<(String, Vec<NetworkAttachment>), Error> {
+    let asked: Vec<NetworkAttachment> = given.all("network").into_iter().map(one).collect::<Result<_, _>>()?;
+    let mode = asked.first().map(|first| first.network.clone()).unwrap_or_default();
+    let mut networks = asked;
+    if networks.len() > 1
+        && let Some(other) = networks.iter().find(|one| !is_bridge(&one.network))
+    {
+        let what = format!("cannot attach both to {:?} and to other networks", other.network);
+        return Err(Error::Invalid(format!("conflicting options: {what}")));
     }
-    let mut name = "";
-    for field in text.split(',') {
-        match field.split_once('=') {
-            Some(("name", value)) => name = value,
-            Some((
-                key @ ("alias" | "ip" | "ip6" | "mac-address" | "driver-opt" | "gw-priority" | "link-local-ip"),
-                _,
-            )) => {
-                return Err(unsupported(&format!("{key} cannot be chosen in this version; leave it out")));
-            }
-            _ => return Err(Error::Invalid(format!("invalid field {field:?} in --network {text:?}"))),
+    let mut first = networks.first().cloned().unwrap_or_default();
+    let text = |flag: &str| given.text_or_empty(flag);
+    for (flag, field, value) in [
+        ("ip", &mut first.ip, text("ip")),
+        ("ip6", &mut first.ip6, text("ip6")),
+        ("mac-address", &mut first.mac_address, text("mac-address")),
+    ] {
+        if !value.is_empty() && !field.is_empty() {
+            let what = format!("cannot specify both --{flag} and the same in --network");
+            return Err(Error::Invalid(format!("conflicting options: {what}")));
+        }
+        if !value.is_empty() {
+            *field = value;
         }
     }
-    if name.is_empty() {
-        return Err(Error::Invalid(format!("invalid --network {text:?}: the name is missing")));
+    first.aliases.extend(given.owned("network-alias"));
+    if networks.len() < 2 && first == (NetworkAttachment { network: mode.clone(), ..NetworkAttachment::default() }) {
+        return Ok((mode, Vec::new()));
     }
-    Ok(name.to_owned())
+    match networks.first_mut() {
+        Some(place) => *place = first,
+        None => networks.push(first),
+    }
+    Ok((mode, networks))
 }
 
-fn unsupported(why: &str) -> Error {
-    Error::Unsupported { flag: "network".into(), why: why.into() }
+/// Whether it is a bridge's name, and not one of the other modes.
+fn is_bridge(network: &str) -> bool {
+    !matches!(network, "host" | "none") && !network.starts_with("container:")
+}
+
+/// One `--network`, in either form.
+fn one(text: &str) -> Result<NetworkAttachment, Error> {
+    let mut network = NetworkAttachment::default();
+    if !text.contains('=') {
+        network.network = text.to_owned();
+        return Ok(network);
+    }
+    let wrong = |field: &str| Error::Invalid(format!("invalid field {field:?} in --network {text:?}"));
+    for field in text.split(',') {
+        let (key, value) = field.split_once('=').ok_or_else(|| wrong(field))?;
+        let value = value.to_owned();
+        match key.trim().to_ascii_lowercase().as_str() {
+            "name" => network.network = value,
+            "alias" => network.aliases.push(value),
+            "ip" => network.ip = value,
+            "ip6" => network.ip6 = value,
+            "mac-address" => network.mac_address = value,
+            "gw-priority" => network.gw_priority = value.parse().map_err(|_| wrong(field))?,
+            "driver-opt" => {
+                let (name, value) = value.split_once('=').ok_or_else(|| wrong(field))?;
+                network.driver_opts.insert(name.to_owned(), value.to_owned());
+            }
+            "link-local-ip" => {
+                let why = "link-local addresses are the kernel's to choose; leave it out".into();
+                return Err(Error::Unsupported { flag: "network".into(), why });
+            }
+            _ => return Err(wrong(field)),
+        }
+    }
+    if network.network.is_empty() {
+        return Err(Error::Invalid(format!("invalid --network {text:?}: the name is missing")));
+    }
+    Ok(network)
 }
 
 /// What one `--add-host` means, as `name:address`; `name=address` is the same.
@@ -73,14 +119,46 @@ pub(crate) fn resolver(text: &str) -> Result<String, String> {
 mod tests {
     use super::*;
 
+    fn of(words: &[&str]) -> Result<(String, Vec<NetworkAttachment>), String> {
+        let words = ["run"].iter().chain(words).chain(&["image"]).map(|word| (*word).to_owned()).collect();
+        match crate::args::parse(&crate::args::Global::default(), words).map_err(|error| error.to_string())? {
+            crate::args::Parsed::Run { given, .. } => networks(&given).map_err(|error| error.to_string()),
+            crate::args::Parsed::Print(_) => Err("printed".into()),
+        }
+    }
+
     #[test]
     fn networks_by_name_and_by_fields() {
-        assert_eq!(mode(&["host"]).unwrap(), "host");
-        assert_eq!(mode(&["container:abc"]).unwrap(), "container:abc");
-        assert_eq!(mode(&["name=bridge"]).unwrap(), "bridge");
-        assert_eq!(mode(&[]).unwrap(), "");
-        for wrong in [&["a", "b"][..], &["name=a,ip=1.2.3.4"], &["alias=x"], &["what=x"]] {
-            assert!(mode(wrong).is_err(), "{wrong:?}");
+        for mode in ["host", "container:abc", "front"] {
+            assert_eq!(of(&["--network", mode]).unwrap(), (mode.to_owned(), vec![]));
+        }
+        assert_eq!(of(&["--network", "name=bridge"]).unwrap(), ("bridge".into(), vec![]));
+        assert_eq!(of(&[]).unwrap(), (String::new(), vec![]));
+        let (mode, two) = of(&[
+            "--network",
+            "name=a,alias=x,alias=y,ip=10.0.0.7,gw-priority=-2,driver-opt=k=v",
+            "--network",
+            "b",
+            "--network-alias",
+            "z",
+            "--mac-address",
+            "02:42:ac:11:00:02",
+        ])
+        .unwrap();
+        assert_eq!((mode.as_str(), two.len(), two[1].network.as_str()), ("a", 2, "b"));
+        assert_eq!((two[0].ip.as_str(), two[0].gw_priority, two[0].driver_opts["k"].as_str()), ("10.0.0.7", -2, "v"));
+        assert_eq!((two[0].aliases.join(" "), two[0].mac_address.len()), ("x y z".into(), 17));
+        let alone = of(&["--ip", "10.0.0.7"]).unwrap();
+        assert_eq!((alone.0.as_str(), alone.1[0].network.as_str(), alone.1[0].ip.as_str()), ("", "", "10.0.0.7"));
+        for wrong in [
+            &["--network", "a", "--network", "host"][..],
+            &["--network", "alias=x"],
+            &["--network", "what=x"],
+            &["--network", "name=a,ip=10.0.0.7", "--ip", "10.0.0.8"],
+            &["--network", "name=a,gw-priority=x"],
+            &["--network", "name=a,link-local-ip=169.254.0.1"],
+        ] {
+            assert!(of(wrong).is_err(), "{wrong:?}");
         }
     }
 

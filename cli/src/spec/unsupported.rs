@@ -5,7 +5,6 @@ use std::io::{self, Write as _};
 use crate::{args::Given, outcome::Error};
 
 const WINDOWS: &str = "it exists on Windows only; leave it out";
-const ADDRESS: &str = "addresses are chosen by the node in this version; leave it out";
 
 /// Flags that are always refused.
 const REFUSED: &[(&str, &str)] = &[
@@ -14,12 +13,8 @@ const REFUSED: &[(&str, &str)] = &[
     ("gpus", "this version does not read CDI files, which say what belongs to a GPU; name its devices with --device"),
     ("io-maxbandwidth", WINDOWS),
     ("io-maxiops", WINDOWS),
-    ("ip", ADDRESS),
-    ("ip6", ADDRESS),
-    ("link", "use --network container:NAME, or the other container's address"),
-    ("link-local-ip", ADDRESS),
-    ("mac-address", ADDRESS),
-    ("network-alias", "names on networks are not resolved in this version; use --add-host"),
+    ("link", "put both on a network of your own (berth network create), where they know each other by name"),
+    ("link-local-ip", "link-local addresses are the kernel's to choose; leave it out"),
     (
         "use-api-socket",
         "it would hand the container the node and your registry passwords; mount the node's socket with -v",

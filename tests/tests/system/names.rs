@@ -6,7 +6,7 @@ use berth_tests::{Node, Setup};
 
 use crate::node;
 
-on_both_runtimes!(those_on_one_network_know_each_other_by_name);
+on_both_runtimes!(those_on_one_network_know_each_other_by_name, a_container_is_on_several_networks);
 
 /// The address that a name has for a container; empty where it is not known.
 fn ask(node: &Node, container: &str, name: &str) -> String {
@@ -53,6 +53,41 @@ fn those_on_one_network_know_each_other_by_name(setup: Setup) {
     assert_eq!(ask(&node, "web", "late"), late);
     let last = on(&node, "last", "front");
     assert_eq!((ask(&node, "web", "last"), ask(&node, "late", "web")), (last, web));
+    node.finish();
+}
+
+fn a_container_is_on_several_networks(setup: Setup) {
+    let node = node(setup);
+    node.berth(&["network", "create", "--subnet", "10.75.0.0/24", "front"]).ok();
+    node.berth(&["network", "create", "--subnet", "10.76.0.0/24", "back"]).ok();
+    let (front, back) =
+        ("name=front,ip=10.75.0.9,alias=www", "name=back,alias=store,gw-priority=1,mac-address=02:00:00:00:00:09");
+    let run = ["run", "-d", "--name", "both", "--network", front, "--network", back, "busybox", "sleep", "1000"];
+    node.berth(&run).ok();
+    on(&node, "f", "front");
+    on(&node, "b", "back");
+    let told = |what: &str| node.inspect("both", &format!("{{{{{what}}}}}"));
+    let back_ip = told(".NetworkSettings.Networks.back.IPAddress");
+    assert_eq!(told(".NetworkSettings.Networks.front.IPAddress"), "10.75.0.9");
+    assert_eq!(told("json .NetworkSettings.Networks.front.IPAMConfig"), r#"{"IPv4Address":"10.75.0.9"}"#);
+    assert_eq!(told("json .NetworkSettings.Networks.front.Aliases"), r#"["www"]"#);
+    assert_eq!(told(".NetworkSettings.Networks.back.MacAddress"), "02:00:00:00:00:09");
+    assert_eq!((ask(&node, "f", "www"), ask(&node, "b", "store")), ("10.75.0.9".into(), back_ip));
+    assert_eq!((ask(&node, "f", "store"), ask(&node, "b", "www")), (String::new(), String::new()));
+    let links =
+        node.berth(&["exec", "both", "sh", "-c", "ip -o link | grep -c eth; ip route | grep default"]).ok().to_owned();
+    assert_eq!(links.trim_end(), "2\ndefault via 10.76.0.1 dev eth1", "the way out is that of the highest priority");
+    for (words, why) in [
+        (&["--network", "front", "--ip", "10.75.0.9"][..], "Address already in use"),
+        (&["--network", "front", "--ip", "10.99.0.9"], "no configured subnet or ip-range contain the IP address"),
+        (&["--ip", "10.75.0.10"], "user specified IP address is supported on user defined networks only"),
+        (&["--network-alias", "x"], "network-scoped aliases are only supported for user-defined networks"),
+        (&["--network", "front", "--network", "front"], "specified multiple times"),
+        (&["--network", "nosuch"], "network nosuch not found"),
+    ] {
+        let refused = node.berth(&[&["run", "--rm"], words, &["busybox", "true"]].concat()).fails(125);
+        assert!(refused.contains(why), "{words:?}: {refused}");
+    }
     node.finish();
 }
 
