@@ -81,7 +81,9 @@ pub(crate) static COMMANDS: &[Entry] = &[
     manifest::INSPECT,
     manifest::PUSH,
     manifest::REMOVE,
+    network::CONNECT,
     network::CREATE,
+    network::DISCONNECT,
     network::INSPECT,
     network::LIST,
     network::PRUNE,
@@ -148,8 +150,6 @@ pub(crate) const ABSENT: &[&str] = &[
     "trust",
     "checkpoint",
     "image build",
-    "network connect",
-    "network disconnect",
     "system dial-stdio",
 ];
 

@@ -6,7 +6,11 @@ use berth_tests::{Node, Setup};
 
 use crate::node;
 
-on_both_runtimes!(those_on_one_network_know_each_other_by_name, a_container_is_on_several_networks);
+on_both_runtimes!(
+    those_on_one_network_know_each_other_by_name,
+    a_container_is_on_several_networks,
+    a_container_comes_to_a_network_and_leaves_it,
+);
 
 /// The address that a name has for a container; empty where it is not known.
 fn ask(node: &Node, container: &str, name: &str) -> String {
@@ -88,6 +92,53 @@ fn a_container_is_on_several_networks(setup: Setup) {
         let refused = node.berth(&[&["run", "--rm"], words, &["busybox", "true"]].concat()).fails(125);
         assert!(refused.contains(why), "{words:?}: {refused}");
     }
+    node.finish();
+}
+
+/// Of one that runs, of one that does not; and as it was after the service was killed.
+fn a_container_comes_to_a_network_and_leaves_it(setup: Setup) {
+    let node = node(setup);
+    node.berth(&["network", "create", "--subnet", "10.77.0.0/24", "front"]).ok();
+    node.berth(&["network", "create", "--subnet", "10.78.0.0/24", "back"]).ok();
+    node.berth(&["run", "-d", "--name", "moves", "busybox", "sleep", "1000"]).ok();
+    let (f, b) = (on(&node, "f", "front"), on(&node, "b", "back"));
+    let mut events =
+        node.lines(&["events", "--filter", "type=network", "--format", "{{.Action}} {{.Actor.Attributes.name}}"]);
+    assert_eq!(ask(&node, "moves", "f"), "");
+    // From the default bridge, where there are no names, to two networks.
+    node.berth(&["network", "connect", "--alias", "www", "--ip", "10.77.0.9", "front", "moves"]).ok();
+    node.berth(&["network", "connect", "back", "moves"]).ok();
+    assert_eq!(events.next().as_deref(), Some("connect front"));
+    assert_eq!(events.next().as_deref(), Some("connect back"));
+    assert_eq!((ask(&node, "moves", "f"), ask(&node, "moves", "b")), (f.clone(), b.clone()));
+    assert_eq!((ask(&node, "f", "www"), ask(&node, "f", "moves")), ("10.77.0.9".into(), "10.77.0.9".into()));
+    node.berth(&["exec", "f", "ping", "-c", "1", "-W", "5", "www"]).ok();
+    let networks = || node.inspect("moves", "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}");
+    assert_eq!(networks(), "back bridge front ");
+    let again = node.berth(&["network", "connect", "front", "moves"]).fails(1);
+    assert!(again.contains("endpoint with name moves already exists in network front"), "{again}");
+    let taken = node.berth(&["network", "connect", "--ip", "10.77.0.9", "front", "b"]).fails(1);
+    assert!(taken.contains("Address already in use"), "{taken}");
+    node.crash("runtime");
+    node.answers();
+    assert_eq!((networks(), ask(&node, "b", "moves").is_empty()), ("back bridge front ".into(), false));
+    let taken = node.berth(&["network", "connect", "--ip", "10.77.0.9", "front", "b"]).fails(1);
+    assert!(taken.contains("Address already in use"), "{taken}");
+    node.berth(&["network", "disconnect", "bridge", "moves"]).ok();
+    node.berth(&["network", "disconnect", "back", "moves"]).ok();
+    assert_eq!((ask(&node, "b", "moves"), networks()), (String::new(), "front ".into()));
+    let way = node.berth(&["exec", "moves", "ip", "route", "show", "default"]).ok().to_owned();
+    assert!(way.contains("via 10.77.0.1"), "{way}");
+    let not = node.berth(&["network", "disconnect", "back", "moves"]).fails(1);
+    assert!(not.contains("container moves is not connected to network back"), "{not}");
+    // Of one that does not run; it is there with the next start.
+    node.berth(&["stop", "-t", "0", "moves"]).ok();
+    node.berth(&["network", "connect", "back", "moves"]).ok();
+    node.berth(&["start", "moves"]).ok();
+    assert_eq!((ask(&node, "b", "moves").is_empty(), ask(&node, "f", "www")), (false, "10.77.0.9".into()));
+    node.berth(&["run", "-d", "--name", "hosted", "--network", "host", "busybox", "sleep", "1000"]).ok();
+    assert!(node.berth(&["network", "connect", "back", "hosted"]).code == 1);
+    drop(events);
     node.finish();
 }
 

@@ -1,5 +1,6 @@
 //! Containers: their records, their states, and what leads from one to the next.
 
+mod connecting;
 mod containers;
 mod effective;
 mod files;

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use berth_core::Failure;
 use berth_proto::berth::runtime::v1::{
-    CreateNetworkRequest, CreateNetworkResponse, InspectNetworkRequest, InspectNetworkResponse, ListNetworksRequest,
-    ListNetworksResponse, PruneNetworksRequest, PruneNetworksResponse, RemoveNetworkRequest, RemoveNetworkResponse,
-    networks_server,
+    ConnectNetworkRequest, ConnectNetworkResponse, CreateNetworkRequest, CreateNetworkResponse,
+    DisconnectNetworkRequest, DisconnectNetworkResponse, InspectNetworkRequest, InspectNetworkResponse,
+    ListNetworksRequest, ListNetworksResponse, PruneNetworksRequest, PruneNetworksResponse, RemoveNetworkRequest,
+    RemoveNetworkResponse, networks_server,
 };
 use tonic::{Request, Response, Status};
 
@@ -42,6 +43,26 @@ impl networks_server::Networks for Service {
     async fn remove(&self, request: Request<RemoveNetworkRequest>) -> Result<Response<RemoveNetworkResponse>, Status> {
         self.0.remove_network(request.into_inner().network).await.map_err(status)?;
         Ok(Response::new(RemoveNetworkResponse {}))
+    }
+
+    async fn connect_container(
+        &self,
+        request: Request<ConnectNetworkRequest>,
+    ) -> Result<Response<ConnectNetworkResponse>, Status> {
+        let ConnectNetworkRequest { container, attachment } = request.into_inner();
+        let container = self.0.find(&container).map_err(status)?;
+        self.0.connect(&container, attachment.unwrap_or_default()).await.map_err(status)?;
+        Ok(Response::new(ConnectNetworkResponse {}))
+    }
+
+    async fn disconnect_container(
+        &self,
+        request: Request<DisconnectNetworkRequest>,
+    ) -> Result<Response<DisconnectNetworkResponse>, Status> {
+        let DisconnectNetworkRequest { container, network } = request.into_inner();
+        let container = self.0.find(&container).map_err(status)?;
+        self.0.disconnect(&container, network).await.map_err(status)?;
+        Ok(Response::new(DisconnectNetworkResponse {}))
     }
 
     async fn prune(&self, request: Request<PruneNetworksRequest>) -> Result<Response<PruneNetworksResponse>, Status> {

@@ -56,6 +56,8 @@ pub(crate) enum Error {
     AlreadyOn { network: String, container: String },
     #[error("Address already in use")]
     AddressTaken { address: std::net::IpAddr },
+    #[error("container {container} is not connected to network {network}")]
+    NotOn { network: String, container: String },
     #[error("container {id} is not attached")]
     NotAttached { id: String },
     #[error("conflicting options: cannot attach both user-defined and non-user-defined network-modes ({mode})")]
@@ -125,6 +127,7 @@ impl Error {
             | Self::AlreadyOn { .. }
             | Self::AddressTaken { .. }
             | Self::NotAttached { .. }
+            | Self::NotOn { .. }
             | Self::Foreign { .. }
             | Self::PortTaken { .. }
             | Self::CannotBind { .. }

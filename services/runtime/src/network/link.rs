@@ -8,10 +8,11 @@ use std::{
     fs::{self, File},
     io,
     net::IpAddr,
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    thread,
 };
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
@@ -23,7 +24,7 @@ use netlink_packet_route::{
 };
 use nix::{
     net::if_::if_nametoindex,
-    sched::{CloneFlags, unshare},
+    sched::{CloneFlags, setns, unshare},
 };
 
 use crate::network::{Error, netlink::Conversation, subnet::Subnet};
@@ -89,6 +90,50 @@ pub(crate) fn make(plans: &[Plan], gateways: &[IpAddr]) -> Result<OwnedFd, Error
     Ok(namespace)
 }
 
+/// Gives a container that runs another link. Leaves the calling thread in its namespace: call it on a thread that ends.
+pub(crate) fn plug(namespace: &OwnedFd, plan: &Plan) -> Result<(), Error> {
+    let mut outside = Conversation::route().map_err(Error::netlink("cannot talk about links", "the host"))?;
+    enter(namespace.as_fd())?;
+    let mut inside = Conversation::route().map_err(Error::netlink("cannot talk about links", "the container"))?;
+    let _ = fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
+    let done = connect(plan, namespace, &mut outside, &mut inside);
+    if done.is_err() {
+        let _ = unplug(&mut outside, &plan.outside);
+    }
+    done
+}
+
+/// Takes a container's link away by its end on the host; one that is not there is no error.
+pub(crate) fn unplug(host: &mut Conversation, outside: &str) -> Result<(), Error> {
+    super::bridge::remove(host, outside)
+}
+
+/// Which gateways a container's packets to everywhere take. Leaves the calling thread in its namespace.
+pub(crate) fn lead(namespace: &OwnedFd, gateways: &[IpAddr]) -> Result<(), Error> {
+    enter(namespace.as_fd())?;
+    let mut inside = Conversation::route().map_err(Error::netlink("cannot talk about routes", "the container"))?;
+    for six in [false, true] {
+        let gateway = gateways.iter().find(|gateway| gateway.is_ipv6() == six);
+        let result = match gateway {
+            Some(gateway) => inside.ask([(default_route(*gateway), NLM_F_CREATE | NLM_F_REPLACE)]),
+            None => {
+                let RouteNetlinkMessage::NewRoute(mut route) = default_route(unspecified(six)) else { continue };
+                route.attributes.clear();
+                match inside.ask([(RouteNetlinkMessage::DelRoute(route), 0)]) {
+                    Err(refused) if matches!(refused.code, libc::ESRCH | libc::EAFNOSUPPORT | libc::ENETDOWN) => Ok(()),
+                    other => other,
+                }
+            }
+        };
+        result.map_err(Error::netlink("cannot change the default route of", "the container"))?;
+    }
+    Ok(())
+}
+
+fn unspecified(six: bool) -> IpAddr {
+    if six { IpAddr::from([0u16; 8]) } else { IpAddr::from([0u8; 4]) }
+}
+
 fn connect(
     plan: &Plan,
     namespace: &OwnedFd,
@@ -120,6 +165,23 @@ fn routes_in(inside: &mut Conversation, routes: impl Iterator<Item = (RouteNetli
         return Ok(());
     }
     inside.ask(routes).map_err(Error::netlink("cannot set the default route of", "a new namespace"))
+}
+
+fn enter(namespace: BorrowedFd<'_>) -> Result<(), Error> {
+    setns(namespace, CloneFlags::CLONE_NEWNET).map_err(|errno| Error::Io {
+        what: "cannot enter a container's network namespace",
+        path: "/proc/thread-self/ns/net".into(),
+        source: errno.into(),
+    })
+}
+
+/// Runs what leaves its thread in another namespace, on a thread of its own.
+pub(crate) fn apart<T: Send>(body: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
+    thread::scope(|scope| {
+        let started = thread::Builder::new().name("network".into()).spawn_scoped(scope, body);
+        let started = started.map_err(Error::io("cannot start a thread for", "a network namespace"))?;
+        started.join().unwrap_or(Err(Error::Panicked { what: "working in a network namespace" }))
+    })
 }
 
 /// The network namespace of the calling thread.

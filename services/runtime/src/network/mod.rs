@@ -18,6 +18,7 @@ mod manage;
 mod netlink;
 mod networks;
 mod nft;
+mod plug;
 mod pools;
 mod ports;
 mod request;

@@ -147,6 +147,11 @@ impl Bundle {
         })
     }
 
+    /// Writes down where the container is attached. Blocks.
+    pub(crate) fn attach(&self, attachment: &Attachment) -> Result<()> {
+        berth_core::bundle::write(&self.path, ATTACHMENT, attachment).map_err(Error::io("cannot write to", &self.path))
+    }
+
     /// Where the container was attached.
     pub(crate) fn attachment(&self) -> Attachment {
         berth_core::bundle::read(&self.path, ATTACHMENT).ok().flatten().unwrap_or_default()

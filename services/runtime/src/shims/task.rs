@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use berth_core::telemetry;
+use berth_core::{bundle::NAMES_CAME, telemetry};
 use berth_proto::containerd::types;
 use containerd_shim_protos::{api, protobuf};
 use protobuf::{Message, MessageField, well_known_types::any::Any};
@@ -204,6 +204,12 @@ impl Task {
             ..Default::default()
         };
         self.tell("Update", &request).await
+    }
+
+    /// Says that the container has names from now on.
+    pub(crate) async fn names_came(&self) -> Result<(), Failure> {
+        let annotations = [(NAMES_CAME.to_owned(), String::new())].into();
+        self.tell("Update", &api::UpdateTaskRequest { id: self.id.clone(), annotations, ..Default::default() }).await
     }
 
     /// The pids of its processes, as the host counts them.

@@ -214,13 +214,7 @@ impl Containers {
             let config = containers.config(&record, mode, &attachment, netns.is_some(), pid_of, ipc_of)?;
             let bundle = containers.bundle(&record.id);
             bundle.fill(&config, &options, &attachment)?;
-            if attachment.networks.iter().any(network::has_names) {
-                let names = names(&record, mode, &attachment, containers.networks.gateway());
-                let (upstreams, ndots) = network::files::upstreams(&names).map_err(said)?;
-                let names = containers.networks.names(&attachment.networks, upstreams, ndots);
-                berth_core::bundle::write(bundle.path(), NAMES, &names)
-                    .map_err(Error::io("cannot write to", bundle.path()))?;
-            }
+            containers.write_names(&record, mode, &attachment)?;
             bundle.launch(&containers.shim, netns).map(Arc::new)
         };
         blocking("starting a shim", launch).await
@@ -276,6 +270,27 @@ impl Containers {
         let config = spec::build(&input).map_err(said)?;
         serde_json::to_vec(&config)
             .map_err(|e| Error::Invalid(format!("the configuration cannot be written down: {e}")))
+    }
+
+    /// Which names a container can ask for, into its bundle; nothing where it is on no network that has names. Blocks.
+    pub(crate) fn write_names(&self, record: &Record, mode: network::Mode, attachment: &Attachment) -> Result<()> {
+        let bundle = self.bundle(&record.id);
+        if !attachment.networks.iter().any(network::has_names) && !bundle.path().join(NAMES).exists() {
+            return Ok(());
+        }
+        let (upstreams, ndots) = network::files::upstreams(&self.names_of(record, mode, attachment)).map_err(said)?;
+        let names = self.networks.names(&attachment.networks, upstreams, ndots);
+        berth_core::bundle::write(bundle.path(), NAMES, &names).map_err(Error::io("cannot write to", bundle.path()))
+    }
+
+    /// What the container's files of names say.
+    pub(crate) fn names_of(
+        &self,
+        record: &Record,
+        mode: network::Mode,
+        attachment: &Attachment,
+    ) -> network::files::Names {
+        names(record, mode, attachment, self.networks.gateway())
     }
 
     /// Clients that attached before the start are connected, so that they see the first byte.
