@@ -106,3 +106,31 @@ fn what_cannot_be(setup: Setup) {
     assert!(node.berth(&["network", "inspect", "nope"]).fails(1).contains("network nope not found"));
     node.finish();
 }
+
+/// Whoever reloads the whole firewall takes our rules away; they are back before anybody asks for anything.
+#[test]
+fn rules_come_back_when_they_are_flushed() {
+    let node = node(Setup::default());
+    node.berth(&["network", "create", "--subnet", "10.79.0.0/24", "front"]).ok();
+    let serve = "mkdir /w; echo page >/w/index.html; exec httpd -f -h /w";
+    let run = ["run", "-d", "--name", "web", "--network", "front", "-p", "8080:80", "busybox", "sh", "-c", serve];
+    node.berth(&run).ok();
+    node.berth(&["exec", "web", "sh", "-c", "until wget -q -O - http://127.0.0.1/; do :; done 2>/dev/null"]).ok();
+    let nft = |words: &[&str]| berth_tests::run(node.netns.command("nft").args(words), b"").ok().to_owned();
+    let before = nft(&["list", "ruleset"]);
+    nft(&["add", "table", "ip", "others"]);
+    for _ in 0..3 {
+        nft(&["flush", "ruleset"]);
+        let begun = std::time::Instant::now();
+        while nft(&["list", "ruleset"]) != before {
+            assert!(begun.elapsed() < berth_tests::patience::PATIENCE, "{}", nft(&["list", "ruleset"]));
+        }
+    }
+    let mut curl = node.netns.command("curl");
+    assert_eq!(berth_tests::run(curl.args(["-s", "http://127.0.0.1:8080/"]), b"").ok(), "page");
+    // Somebody else's table is nobody's business, and ours is not made anew for it.
+    nft(&["add", "table", "ip", "others"]);
+    nft(&["delete", "table", "ip", "others"]);
+    assert_eq!(nft(&["list", "ruleset"]), before);
+    node.finish();
+}

@@ -143,6 +143,35 @@ impl Conversation {
     }
 }
 
+/// Hears what the kernel tells everybody who listens, in the network namespace of the thread that opened it.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    socket: Socket,
+    buffer: Vec<u8>,
+}
+
+impl Listener {
+    /// Listens to a group of one of the kernel's families.
+    pub(crate) fn open(protocol: isize, group: u32) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
+        socket.bind_auto()?;
+        socket.add_membership(group)?;
+        Ok(Self { socket, buffer: Vec::with_capacity(BUFFER) })
+    }
+
+    /// Waits until something is told; answers whether a message of this kind was among it, or may have been: what came
+    /// faster than it was read is lost.
+    pub(crate) fn hears(&mut self, kind: u16) -> io::Result<bool> {
+        self.buffer.clear();
+        match self.socket.recv(&mut self.buffer, 0) {
+            Ok(_) => Ok(Messages(&self.buffer).any(|message| message.kind == kind)),
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 fn silent() -> Refused {
     Refused { code: libc::EPROTO, text: "an acknowledgement where a list was asked for".into() }
 }

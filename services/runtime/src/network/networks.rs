@@ -18,7 +18,7 @@ use crate::network::{
     definition::{Definition, Pool},
     host::Host,
     netlink::Conversation,
-    nft::Rules,
+    nft::{self, Rules},
     request::DEFAULT,
     state::{Net, State},
     zones::Zones,
@@ -81,7 +81,9 @@ impl Networks {
         let rules = Rules::open(&settings.bridge)?;
         let settings = settings.clone();
         let inner = Inner { settings, rules, zones, opened, bridges: Mutex::default(), state: Mutex::new(state) };
-        Ok(Self(Arc::new(inner)))
+        let inner = Arc::new(inner);
+        nft::watch(Arc::downgrade(&inner))?;
+        Ok(Self(inner))
     }
 
     /// Takes over what was attached before, to be called once before anything is attached: its addresses and ports stay

@@ -80,6 +80,10 @@ impl Containers {
                 }
             }
         }
+        if container.record().state.status == Status::Restarting {
+            // It ended by itself before anybody knew that a person wants it so.
+            return self.stop_restarting(container, "stop").await;
+        }
         self.event("stop", &container.record(), &[]);
         Ok(())
     }

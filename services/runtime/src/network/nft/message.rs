@@ -7,6 +7,8 @@ use crate::network::netlink::{Conversation, HEADER, Refused};
 
 /// `NFNL_SUBSYS_NFTABLES`
 const SUBSYSTEM: u16 = 10;
+/// A table was deleted (`NFT_MSG_DELTABLE`).
+pub(super) const DELETED_TABLE: u16 = SUBSYSTEM << 8 | 2;
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
 const NESTED: u16 = 1 << 15;

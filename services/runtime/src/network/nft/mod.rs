@@ -5,5 +5,7 @@ mod expression;
 mod message;
 mod rules;
 mod table;
+mod watch;
 
 pub(crate) use rules::{Rules, Target, Traffic};
+pub(crate) use watch::watch;

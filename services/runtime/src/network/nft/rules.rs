@@ -77,6 +77,14 @@ impl Rules {
         inner.replace()
     }
 
+    /// Makes the table anew where somebody took it away.
+    pub(crate) fn put_back(&self) -> Result<(), Error> {
+        let mut inner = self.lock();
+        // Without a bridge there is no rule that anybody could miss.
+        let Some(bridge) = inner.bridges.keys().next().cloned() else { return Ok(()) };
+        inner.change(|batch, table| table::touch(batch, table, &bridge))
+    }
+
     /// Lets traffic of a bridge through, as it says.
     pub(crate) fn open_bridge(&self, name: &str, traffic: Traffic) -> Result<(), Error> {
         let mut inner = self.lock();

@@ -78,6 +78,11 @@ const FORWARDED: Hook = Hook { kind: "filter", number: 2, priority: 0 };
 const LOCAL: Hook = Hook { kind: "nat", number: 3, priority: -100 };
 const LEAVING: Hook = Hook { kind: "nat", number: 4, priority: 100 };
 
+/// Adds a bridge that is there already, which changes nothing; refused where the table is not there.
+pub(super) fn touch(batch: &mut Batch<'_>, table: &str, bridge: &str) {
+    add(batch, table, Verb::NewElements, BRIDGES, &[Attributes::default().value(1, &link_name(bridge))]);
+}
+
 /// Replaces the whole table, whatever was in it.
 pub(super) fn replace(batch: &mut Batch<'_>, name: &str, bridges: &Bridges, redirects: &Redirects) {
     let table = Attributes::default().text(1, name);
